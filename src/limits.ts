@@ -1,0 +1,55 @@
+/** Every number that is enforced, unit in the name, with its reason. What an operator may set is in config.ts. */
+
+/** Contract, section 1: request rules. */
+export const ARGV_MAX_ELEMENTS = 256;
+/** Linux MAX_ARG_STRLEN is 131,072 with the closing NUL. */
+export const ARGV_MAX_ELEMENT_BYTES = 131_071;
+export const ARGV_MAX_TOTAL_BYTES = 128 * 1024;
+export const STDIN_MAX_BYTES = 1024 * 1024;
+export const BODY_MAX_BYTES = 2 * 1024 * 1024;
+/** After 413 the rest of the body is read for this long at most, so that the caller can read the answer. */
+export const BODY_DRAIN_MAX_BYTES = 8 * 1024 * 1024;
+export const BODY_DRAIN_MAX_MS = 2_000;
+export const RUN_TIMEOUT_DEFAULT_S = 30;
+export const CONNECT_TIMEOUT_DEFAULT_S = 20;
+export const CONNECT_TIMEOUT_MAX_S = 60;
+export const OUTPUT_CAP_DEFAULT_BYTES = 1024 * 1024;
+
+/** Past the cap output is still read and counted, at this rate, so that a program cannot burn our CPU for nothing. */
+export const DISCARD_BYTES_PER_S = 16 * 1024 * 1024;
+/** Blank line while a program is silent; proxies commonly cut at 60 s. */
+export const HEARTBEAT_MS = 15_000;
+/** A program has exited but a background child holds its stdout open: the exec ends after this. */
+export const LINGER_MS = 2_000;
+/** Between TERM and KILL. */
+export const KILL_GRACE_MS = 2_000;
+/** The whole kill conversation with a host, from opening the control channel to the last look. */
+export const KILL_BUDGET_MS = 10_000;
+
+/** Payload of one output frame. From 128 KiB on, base64 of a Buffer falls to a tenth of its speed. */
+export const FRAME_MAX_BYTES = 48 * 1024;
+/** Output buffered per exec between the SSH channel and the frame iterator before both streams are paused. */
+export const OUTPUT_BUFFER_MAX_BYTES = 256 * 1024;
+
+/** OpenSSH MaxSessions is 10 per connection: 8 execs, one channel for control, one spare. */
+export const EXECS_PER_SESSION = 8;
+/** An unused connection is closed after this. */
+export const SESSION_IDLE_MS = 60_000;
+/** An opening belongs to the pool, not to a caller; no caller may wait longer than this either. */
+export const SESSION_OPEN_MAX_MS = CONNECT_TIMEOUT_MAX_S * 1000;
+/** OpenSSH MaxStartups is 10:30:100: more than 10 unauthenticated connections at once are dropped at random. */
+export const OPENINGS_PER_HOST = 4;
+/** Keep-alives notice a dead tunnel within about 30 s. */
+export const SSH_KEEPALIVE_MS = 10_000;
+export const SSH_KEEPALIVE_MAX_MISSED = 3;
+
+/** Lists. */
+export const LIST_LIMIT_DEFAULT = 100;
+export const LIST_LIMIT_MAX = 500;
+/** Tokens. */
+export const TOKEN_LIFE_MAX_S = 90 * 24 * 3600;
+export const TOKEN_LIFE_DEFAULT_S = 24 * 3600;
+/** Refusals after authentication become rows, at most this many per actor and minute; the rest is counted in a log line. */
+export const REFUSED_ROWS_PER_MINUTE = 60;
+/** Audit summaries, in characters (not bytes: half a character is no valid text). */
+export const SUMMARY_MAX_CHARS = 200;
