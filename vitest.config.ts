@@ -1,0 +1,21 @@
+import { existsSync } from 'node:fs';
+import { defineConfig } from 'vitest/config';
+
+// One PostgreSQL cluster for the whole run.
+const globalDatabase = 'test/support/global-database.ts';
+
+export default defineConfig({
+  test: {
+    include: ['test/**/*.test.ts'],
+    exclude: ['test/bench/**'],
+    globalSetup: existsSync(globalDatabase) ? [globalDatabase] : [],
+    // Processes, not threads: tests start programs, set environment variables and count open handles.
+    pool: 'forks',
+    // Tests start real servers and programs of their own; more workers make deadlines a matter of luck.
+    maxWorkers: 2,
+    testTimeout: 20_000,
+    hookTimeout: 60_000,
+    allowOnly: false,
+    passWithNoTests: false,
+  },
+});
