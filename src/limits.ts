@@ -21,6 +21,8 @@ export const DISCARD_BYTES_PER_S = 16 * 1024 * 1024;
 export const HEARTBEAT_MS = 15_000;
 /** A program has exited but a background child holds its stdout open: the exec ends after this. */
 export const LINGER_MS = 2_000;
+/** An exec ended while it is being started: how long its host's answer is waited for, to know what to end. */
+export const ANSWER_GRACE_MS = 2_000;
 /** Between TERM and KILL. */
 export const KILL_GRACE_MS = 2_000;
 /** The whole kill conversation with a host, from opening the control channel to the last look. */
@@ -28,8 +30,11 @@ export const KILL_BUDGET_MS = 10_000;
 
 /** Payload of one output frame. From 128 KiB on, base64 of a Buffer falls to a tenth of its speed. */
 export const FRAME_MAX_BYTES = 48 * 1024;
-/** Output buffered per exec between the SSH channel and the frame iterator before both streams are paused. */
-export const OUTPUT_BUFFER_MAX_BYTES = 256 * 1024;
+/**
+ * Output of one exec held between host and caller, both streams together: what a stalled reader costs. It is the SSH
+ * receive window, so the host stops sending there.
+ */
+export const OUTPUT_BUFFER_MAX_BYTES = 1024 * 1024;
 
 /** OpenSSH MaxSessions is 10 per connection: 8 execs, one channel for control, one spare. */
 export const EXECS_PER_SESSION = 8;

@@ -29,11 +29,16 @@ export interface Session {
    * Starts one program. Resolves when the host has answered with the program's pid; rejects with a SallyportError
    * (`shell_unsupported`, `start_failed`, `connection_lost`) when it was not started. The channel may be opened at once,
    * but no byte of `spec` is sent before `committed` resolves; if that rejects, so does `start`, with the same error.
-   * Aborting `signal` before the pid is known ends what may have been started, then rejects with the signal's reason.
+   * Aborting `signal` before the request is sent rejects with its reason. Afterwards the answer is waited for
+   * ANSWER_GRACE_MS more, and the process handed out all the same, for the caller to kill; without an answer the host is
+   * searched for EXEC_ID, what is found ended, and the reason thrown.
    */
   start(spec: StartSpec, how: { signal: AbortSignal; committed: Promise<unknown> }): Promise<Process>;
-  /** Ends every process that carries `EXEC_ID=<execId>`, without a Process at hand. */
-  reap(execId: string): Promise<Survivors>;
+  /**
+   * Ends what is left of an exec that another session, or another gateway, started. Null: could not look.
+   * Never rejects; gives up after KILL_BUDGET_MS.
+   */
+  reap(marker: ProcessMarker): Promise<Survivors>;
   /** Execs this session takes at once now; may fall when the host refuses channels. */
   readonly capacity: number;
   /** Resolves once, when the session is dead for whatever reason; null: closed by us. Never rejects. */
@@ -58,6 +63,14 @@ export interface StartSpec {
 /** Pids still there after a look: `[]` looked and found none, `null` could not look. */
 export type Survivors = number[] | null;
 
+/** What an exec's processes are found by on the host. */
+export interface ProcessMarker {
+  /** In the environment of each of them, as EXEC_ID. */
+  execId: string;
+  /** Session id and the leader's start time in clock ticks after boot; null where unknown. */
+  session: { sid: number; startTicks: string } | null;
+}
+
 export interface OutputChunk {
   stream: 'stdout' | 'stderr';
   bytes: Buffer;
@@ -71,6 +84,7 @@ export type Exit =
 
 export interface Process {
   readonly pid: number;
+  readonly marker: ProcessMarker;
   /**
    * Output in order of arrival, ends when both streams reached end-of-file or the process was let go. To be read by one
    * reader; not reading slows the program and buffers at most OUTPUT_BUFFER_MAX_BYTES beside the transport's own window.
@@ -80,9 +94,13 @@ export interface Process {
   readonly outputEnded: boolean;
   /** Resolves when the program's end is known or lost; may come while `output` is still open. Never rejects. */
   readonly exit: Promise<Exit>;
-  /** TERM, KILL_GRACE_MS, KILL to every process of the program's session and what escaped from it; looks again. */
+  /**
+   * TERM, KILL_GRACE_MS, KILL to every process of the program's session and what escaped from it; looks again.
+   * Null: could not look, for instance because this connection is dead; `Session.reap` on another one may.
+   * Never rejects; gives up after KILL_BUDGET_MS.
+   */
   kill(): Promise<Survivors>;
-  /** Looks for what is left of the program's session without touching it. */
+  /** Looks for what is left of the program's session without touching it. Never rejects. */
   look(): Promise<Survivors>;
   /** Gives the channel back. Does not end the program. Safe to call twice. */
   release(): void;

@@ -1,0 +1,116 @@
+/**
+ * How a program is started through any login shell: one constant command line, and a preamble on standard input.
+ *
+ * sshd hands a command to the user's login shell, whatever that is. BOOTSTRAP means the same to sh, dash, bash, zsh,
+ * csh, tcsh and fish; it reads one line from its standard input without reading past it (`read` takes one byte per
+ * system call) and evaluates it as POSIX sh. That line, the preamble, sets directory and environment, answers, and
+ * replaces itself by the program. So argv, environment, directory and stdin never meet the login shell or a command line.
+ *
+ * The answer is one line on stdout, `<nonce> ok <pid> <line of /proc/pid/stat>`, and the nonce alone on stderr: what
+ * came before it on either stream is noise of rc files and is dropped. The preamble carries the nonce in two halves, so
+ * that a forced command that echoes its input is not taken for an answer.
+ */
+import { randomBytes } from 'node:crypto';
+import type { StartSpec } from '../sessions/session.ts';
+import { quote, quoteInLine } from './shell-quote.ts';
+
+export const BOOTSTRAP = `exec /bin/sh -c 'IFS= read -r sallyport;eval "$sallyport"'`;
+
+/** Where a token with command rules looks programs up. */
+const FIXED_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+
+/**
+ * Linux never limits arguments and environment together below 128 KiB, and one string to 128 KiB; the login environment
+ * needs some of it. Above this the preamble tries whether the kernel takes them before it answers, which costs one fork.
+ */
+const TRY_EXEC_ABOVE_BYTES = 64 * 1024;
+
+/** `execId` null: no marker, for our own control scripts, which must not find themselves. */
+export type BootstrapSpec = Pick<StartSpec, 'argv' | 'env' | 'cwd' | 'fixedPath'> & { execId: string | null };
+
+export interface Preamble {
+  /** The line for standard input, with its newline. */
+  line: Buffer;
+  /** 32 hex digits. */
+  nonce: string;
+}
+
+export function writePreamble(spec: BootstrapSpec): Preamble {
+  const nonce = randomBytes(16).toString('hex');
+  // Shell variables of ours carry a part of the nonce, so that no variable of the caller's can be hit.
+  const [newline, stage, stat] = [`n${nonce.slice(0, 8)}`, `e${nonce.slice(0, 8)}`, `s${nonce.slice(0, 8)}`];
+  const halves = `${nonce.slice(0, 16)} ${nonce.slice(16)}`;
+  const word = (text: string): string => quoteInLine(text, newline);
+  const refuse = (why: string): string => `{ trap - EXIT;printf '%s%s no %s\\n' ${halves} ${why};exit 1;}`;
+  const texts = [...spec.argv, ...Object.values(spec.env), spec.cwd ?? ''];
+
+  const steps = ['unset sallyport'];
+  if (texts.some((text) => text.includes('\n')))
+    steps.push(`${newline}=$(printf '\\n.')`, `${newline}=\${${newline}%.}`);
+  // A failing special builtin (a read-only variable, say) ends the shell; the trap says at which variable.
+  steps.push(`trap "printf '%s%s no env %s\\n' ${halves} \\"\\$${stage}\\"" EXIT`);
+  if (spec.cwd !== null) {
+    const dir = word(spec.cwd);
+    const missing = `{ [ -e ${dir} ]||[ -L ${dir} ];}||${refuse('cwd-missing')}`;
+    steps.push(`cd -- ${dir} 2>/dev/null||{ ${missing};[ -d ${dir} ]||${refuse('cwd-file')};${refuse('cwd-denied')};}`);
+  }
+  if (spec.fixedPath) steps.push(`export PATH=${quote(FIXED_PATH)}`);
+  for (const [name, value] of Object.entries(spec.env)) steps.push(`${stage}=${name}`, `export ${name}=${word(value)}`);
+  if (spec.execId !== null) steps.push(`export EXEC_ID=${quote(spec.execId)}`);
+  steps.push(`set -- ${spec.argv.map(word).join(' ')}`, 'trap - EXIT');
+  if (mayExceedLimits(spec)) steps.push(`/bin/sh -c : "$@" 2>/dev/null||${refuse('too-long')}`);
+  steps.push(
+    `{ IFS= read -r ${stat} </proc/$$/stat;} 2>/dev/null`,
+    `printf '%s%s ok %s %s\\n' ${halves} $$ "$${stat}"`,
+    `printf '%s%s\\n' ${halves} >&2`,
+    // No shell agrees with the next on how a name that looks like an option is executed; env(1) does.
+    spec.argv[0].startsWith('-') ? 'exec env -- "$@"' : 'exec "$@"',
+  );
+  return { line: Buffer.from(`${steps.join(';')}\n`), nonce };
+}
+
+function mayExceedLimits(spec: BootstrapSpec): boolean {
+  const strings = [...spec.argv, ...Object.entries(spec.env).map(([name, value]) => `${name}=${value}`)];
+  return strings.reduce((sum, text) => sum + Buffer.byteLength(text), 0) > TRY_EXEC_ABOVE_BYTES;
+}
+
+export type Answer =
+  | {
+      kind: 'ok';
+      pid: number /** Session id and start time in clock ticks after boot; null without /proc. */;
+      stat: { sid: number; startTicks: string } | null;
+    }
+  | { kind: 'no'; reason: string };
+
+/** Reads the rest of the answer line, after the nonce. Null: not an answer. */
+export function parseAnswer(text: string): Answer | null {
+  const ok = /^ ok (\d+)(?: (.*))?$/s.exec(text);
+  if (ok?.[1] !== undefined) return { kind: 'ok', pid: Number(ok[1]), stat: parseStat(ok[2] ?? '') };
+  const no = /^ no (.+)$/s.exec(text);
+  return no?.[1] === undefined ? null : { kind: 'no', reason: no[1] };
+}
+
+/** Source: proc_pid_stat(5); fields are counted after the command name, which may hold anything. */
+function parseStat(line: string): { sid: number; startTicks: string } | null {
+  const fields = line.slice(line.lastIndexOf(')') + 2).split(' ');
+  const [sid, startTicks] = [fields[3], fields[19]];
+  if (sid === undefined || startTicks === undefined || !/^\d+$/.test(sid) || !/^\d+$/.test(startTicks)) return null;
+  return { sid: Number(sid), startTicks };
+}
+
+const REFUSALS: Record<string, string> = {
+  'cwd-missing': 'cwd does not exist on the host',
+  'cwd-file': 'cwd is not a directory on the host',
+  'cwd-denied': 'cwd may not be entered by the login user',
+  'too-long': 'the argument list and environment are too long for the host',
+};
+
+/** Why the program was not started, in words for the caller. */
+export function refusalText(reason: string): string {
+  const known = REFUSALS[reason];
+  if (known !== undefined) return known;
+  const name = /^env (\w+)$/.exec(reason)?.[1];
+  return name === undefined
+    ? 'the host could not prepare the program’s environment'
+    : `the host's shell does not allow the environment variable ${name} to be set`;
+}
