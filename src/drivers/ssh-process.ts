@@ -5,7 +5,8 @@
  */
 import { SallyportError } from '../errors.ts';
 import { deferred } from '../sessions/deferred.ts';
-import type { Exit, OutputChunk, Process, ProcessMarker, Survivors } from '../sessions/session.ts';
+import { createOutputQueue } from '../sessions/output-queue.ts';
+import type { Exit, Process, ProcessMarker, Survivors } from '../sessions/session.ts';
 import { type Answer, BOOTSTRAP, type BootstrapSpec, parseAnswer, refusalText, writePreamble } from './bootstrap.ts';
 import { KILL_SCRIPT, readSurvivors } from './kill-script.ts';
 import type { ChannelEnd, SshChannel } from './ssh-channel.ts';
@@ -27,7 +28,7 @@ export interface SshProcess extends Omit<Process, 'kill' | 'look'> {
  */
 export function startProcess(channel: SshChannel, spec: BootstrapSpec & { stdin: Buffer | null }): Promise<SshProcess> {
   const { line, nonce } = writePreamble(spec);
-  const output = createOutput((bytes) => channel.grant(bytes));
+  const output = createOutputQueue((bytes) => channel.grant(bytes));
   const stdout = createAnswerScanner(nonce);
   const stderr = createAnswerScanner(nonce);
   let started = false;
@@ -86,7 +87,9 @@ export function startProcess(channel: SshChannel, spec: BootstrapSpec & { stdin:
       },
       closed(refused) {
         output.end();
-        const lost = new SallyportError('connection_lost', 'the connection to the host was lost');
+        const lost = new SallyportError('connection_lost', 'the connection to the host was lost', {
+          outcome: 'connection_lost',
+        });
         if (refused) fail(unsupported('it refused to run a command'));
         else if (exit === null) fail(lost);
         else fail(unsupported(exitText(exit)));
@@ -146,62 +149,6 @@ function createAnswerScanner(nonce: string): { push(bytes: Buffer): Scanned } {
       dropped += keepFrom;
       held = Buffer.from(held.subarray(keepFrom));
       return { answer: null, rest: null, overflow: dropped > NOISE_MAX_BYTES || held.length > ANSWER_MAX_BYTES };
-    },
-  };
-}
-
-interface Output {
-  chunks: AsyncIterable<OutputChunk>;
-  readonly ended: boolean;
-  push(chunk: OutputChunk): void;
-  end(): void;
-  /** Nobody will read on: what is queued is dropped, waiting readers see the end. */
-  abandon(): void;
-}
-
-/** A queue with one reader. `taken` is told of every byte that left it. */
-function createOutput(taken: (bytes: number) => void): Output {
-  let queue: OutputChunk[] = [];
-  let ended = false;
-  let abandoned = false;
-  let wake: (() => void) | null = null;
-  const notify = (): void => {
-    wake?.();
-    wake = null;
-  };
-  async function* read(): AsyncGenerator<OutputChunk> {
-    while (!abandoned) {
-      const chunk = queue.shift();
-      if (chunk !== undefined) {
-        taken(chunk.bytes.length);
-        yield chunk;
-      } else if (ended) return;
-      else {
-        await new Promise<void>((resolve) => {
-          wake = resolve;
-        });
-      }
-    }
-  }
-  return {
-    chunks: read(),
-    get ended() {
-      return ended && !abandoned;
-    },
-    push(chunk) {
-      if (abandoned) return taken(chunk.bytes.length);
-      queue.push(chunk);
-      notify();
-    },
-    end() {
-      ended = true;
-      notify();
-    },
-    abandon() {
-      abandoned = true;
-      for (const chunk of queue) taken(chunk.bytes.length);
-      queue = [];
-      notify();
     },
   };
 }

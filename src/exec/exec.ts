@@ -1,0 +1,165 @@
+/**
+ * The use case: audit row → session → program → events → row closed, session given back.
+ *
+ * The row is committed before anything of the request reaches the host; a session that is open already may open its
+ * channel meanwhile, a new one is dialled only after the commit. Whatever happens, the last event is one `end`, the row
+ * is closed once, and nothing is left running that could be reached. Nothing here knows HTTP or SSH.
+ */
+import type { OpenEntry } from '../audit.ts';
+import { SallyportError } from '../errors.ts';
+import { KILL_BUDGET_MS } from '../limits.ts';
+import type { Lease, Pool } from '../sessions/pool.ts';
+import type { Process, ProcessMarker, Survivors } from '../sessions/session.ts';
+import type { Workspace } from '../workspace.ts';
+import type { Command } from './command.ts';
+import { auditFacts, endWithout } from './end.ts';
+import type { ExecEnd, ExecEvent } from './frame.ts';
+import { run } from './run.ts';
+
+export interface ExecRun {
+  execId: string;
+  workspace: Workspace;
+  command: Command;
+  /** A token with command rules gets a PATH that its holder cannot have prepared. */
+  fixedPath: boolean;
+  /** Commits the audit row; called once. */
+  entry: () => Promise<OpenEntry>;
+  /** Its reason is an EndCause. */
+  signal: AbortSignal;
+  /** Told once, when the row is closed and durable: nothing of this exec is left to do. */
+  onSettled: () => void;
+}
+
+/** Never throws; to be iterated to its end. */
+export type RunExec = (exec: ExecRun) => AsyncIterable<ExecEvent>;
+
+export function createExec({ pool }: { pool: Pool }): RunExec {
+  return async function* execute(exec) {
+    const startedAtMs = performance.now();
+    const { signal } = exec;
+    const entry = exec.entry();
+    let started: { process: Process; lease: Lease };
+    try {
+      started = await start(pool, exec, entry);
+    } catch (reason) {
+      const end = endWithout(exec, { durationMs: performance.now() - startedAtMs, reason });
+      void closeRow(pool, exec, entry, end);
+      yield end;
+      return;
+    }
+    const { process, lease } = started;
+    const reapElsewhere = (marker: ProcessMarker): Promise<Survivors> => reap(pool, exec.workspace, marker);
+    const { events, ended } = run(process, {
+      execId: exec.execId,
+      command: exec.command,
+      signal,
+      startedAtMs,
+      reapElsewhere,
+    });
+    void ended.then((end) => {
+      lease.release();
+      return closeRow(pool, exec, entry, end, process.marker);
+    });
+    yield* events;
+    yield await ended;
+  };
+}
+
+/** Connecting, within its own budget: the clock of the program starts when the host has answered with its pid. */
+async function start(
+  pool: Pool,
+  exec: ExecRun,
+  entry: Promise<OpenEntry>,
+): Promise<{ process: Process; lease: Lease }> {
+  const { workspace, command, signal } = exec;
+  const deadlineMs = performance.now() + command.connectTimeoutS * 1000;
+  const budget = new AbortController();
+  const stop = (reason: unknown): void => budget.abort(reason);
+  const onAbort = (): void => stop(signal.reason);
+  const timer = setTimeout(() => stop(noAnswer(command.connectTimeoutS)), command.connectTimeoutS * 1000);
+  signal.addEventListener('abort', onAbort, { once: true });
+  if (signal.aborted) onAbort();
+  try {
+    for (;;) {
+      const lease = await takeLease(pool, workspace, { entry, signal, timeoutMs: deadlineMs - performance.now() });
+      try {
+        const process = await lease.session.start(
+          { ...command, execId: exec.execId, fixedPath: exec.fixedPath },
+          { signal: budget.signal, committed: entry },
+        );
+        return { process, lease };
+      } catch (error) {
+        lease.release();
+        if (!wasNotSent(error) || performance.now() >= deadlineMs) throw error;
+      }
+    }
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener('abort', onAbort);
+  }
+}
+
+/** An open session may be taken while the row is being committed; dialling waits for it. */
+async function takeLease(
+  pool: Pool,
+  workspace: Workspace,
+  { entry, signal, timeoutMs }: { entry: Promise<OpenEntry>; signal: AbortSignal; timeoutMs: number },
+): Promise<Lease> {
+  const open = pool.leaseOpen(workspace);
+  if (open !== null) return open;
+  await entry;
+  return await pool.lease(workspace, { signal, timeoutMs });
+}
+
+/** The session said that the request never left: another session may take it. */
+function wasNotSent(error: unknown): boolean {
+  return error instanceof SallyportError && error.code === 'connection_lost' && error.details.failedStep === 'channel';
+}
+
+function noAnswer(timeoutS: number): SallyportError {
+  return new SallyportError('connect_timeout', `the host did not start the program within ${timeoutS} s`, {
+    failedStep: 'channel',
+    outcome: 'unreachable',
+    retryable: true,
+    timeoutS,
+  });
+}
+
+/** Over a session of its own; null when none can be had in time. */
+async function reap(pool: Pool, workspace: Workspace, marker: ProcessMarker): Promise<Survivors> {
+  try {
+    const lease = await pool.lease(workspace, { signal: new AbortController().signal, timeoutMs: KILL_BUDGET_MS });
+    try {
+      return await lease.session.reap(marker);
+    } finally {
+      lease.release();
+    }
+  } catch {
+    // The host cannot be reached, so nobody can say what is left: that is what null means.
+    return null;
+  }
+}
+
+/** Never rejects. After a lost connection the program may live on: it is ended first, so that the row can say so. */
+async function closeRow(
+  pool: Pool,
+  exec: ExecRun,
+  opening: Promise<OpenEntry>,
+  end: ExecEnd,
+  marker: ProcessMarker = { execId: exec.execId, session: null },
+): Promise<void> {
+  try {
+    const entry = await opening;
+    if (end.outcome !== 'connection_lost') await entry.close(auditFacts(end));
+    else {
+      const survivors = await reap(pool, exec.workspace, marker);
+      await entry.close(
+        auditFacts(end, { survivors, reaped: survivors === null ? 'unknown' : survivors.length === 0 }),
+      );
+    }
+  } catch {
+    // The row was never opened: the caller has been told audit_unavailable.
+  } finally {
+    exec.onSettled();
+  }
+}

@@ -1,0 +1,64 @@
+/** The execs of this process: what DELETE, drain and the limits ask about. Rows of other replicas are the database's. */
+import type { EndCause } from './cause.ts';
+
+export interface RunningExec {
+  execId: string;
+  orgId: string;
+  workspaceId: string;
+  /** Id of the token that asked; null for admin and sessions. */
+  jti: string | null;
+  end(cause: EndCause): void;
+}
+
+export interface RunningExecs {
+  /** Call the returned function once, when the exec has ended and its row is closed. */
+  add(exec: RunningExec): () => void;
+  /** Null: no such exec here, in this org and workspace. Resolves when it has ended. */
+  cancel(key: { orgId: string; workspaceId: string; execId: string }, cause: EndCause): Promise<void> | null;
+  readonly size: number;
+  count(by: { orgId?: string; workspaceId?: string; jti?: string }): number;
+  /** Resolves when all have ended. */
+  endAll(cause: EndCause): Promise<void>;
+}
+
+export function createRunningExecs(): RunningExecs {
+  const execs = new Map<string, { exec: RunningExec; ended: Promise<void> }>();
+  return {
+    add(exec) {
+      let markEnded: () => void = () => {};
+      const ended = new Promise<void>((resolve) => {
+        markEnded = resolve;
+      });
+      execs.set(exec.execId, { exec, ended });
+      return () => {
+        if (!execs.delete(exec.execId)) throw new Error('bug: an exec ends once');
+        markEnded();
+      };
+    },
+    cancel({ orgId, workspaceId, execId }, cause) {
+      const found = execs.get(execId);
+      if (found === undefined || found.exec.orgId !== orgId || found.exec.workspaceId !== workspaceId) return null;
+      found.exec.end(cause);
+      return found.ended;
+    },
+    get size() {
+      return execs.size;
+    },
+    count(by) {
+      let count = 0;
+      for (const { exec } of execs.values()) if (matches(exec, by)) count += 1;
+      return count;
+    },
+    async endAll(cause) {
+      const all = [...execs.values()];
+      for (const { exec } of all) exec.end(cause);
+      await Promise.all(all.map(({ ended }) => ended));
+    },
+  };
+}
+
+function matches(exec: RunningExec, by: { orgId?: string; workspaceId?: string; jti?: string }): boolean {
+  if (by.orgId !== undefined && exec.orgId !== by.orgId) return false;
+  if (by.workspaceId !== undefined && exec.workspaceId !== by.workspaceId) return false;
+  return by.jti === undefined || exec.jti === by.jti;
+}

@@ -1,0 +1,263 @@
+/**
+ * The life of the sessions to one host: waiting, opening, sharing, retiring.
+ *
+ * The host opens for itself: an opening has its own deadline and serves whoever waits, so a caller that hangs up spoils
+ * nothing for the others; only when nobody waits any more is it given up. A dead session leaves when its `closed`
+ * settles, never by what an error text says. No failure is remembered: the next caller dials again.
+ */
+import { SallyportError } from '../errors.ts';
+import { EXECS_PER_SESSION, OPENINGS_PER_HOST, SESSION_OPEN_MAX_MS } from '../limits.ts';
+import type { Workspace } from '../workspace.ts';
+import type { Lease } from './pool.ts';
+import type { Opening as OpenCall, Session } from './session.ts';
+import { ConnectTrace } from './trace.ts';
+
+interface Shared {
+  session: Session;
+  leases: number;
+  /** Takes no new leases: dead, too old, or closing. */
+  retired: boolean;
+  openedAtMs: number;
+  lastUsedMs: number;
+  idle: NodeJS.Timeout | undefined;
+}
+
+interface Opening {
+  trace: ConnectTrace;
+  controller: AbortController;
+  /** Callers it was begun for; it may come to serve others. */
+  waiters: Set<Waiter>;
+}
+
+interface Waiter {
+  workspace: Workspace;
+  opening: Opening | null;
+  serve(lease: Lease): void;
+  fail(error: unknown): void;
+}
+
+interface HostOptions {
+  open(workspace: Workspace, call: OpenCall): Promise<Session>;
+  idleMs: number;
+  maxAgeMs: number;
+  /** Nothing is open, opening or waiting any more. */
+  onEmpty(): void;
+}
+
+export class Host {
+  readonly #options: HostOptions;
+  readonly #sessions = new Set<Shared>();
+  readonly #openings = new Set<Opening>();
+  /** In order of arrival. */
+  readonly #waiters = new Set<Waiter>();
+
+  constructor(options: HostOptions) {
+    this.#options = options;
+  }
+
+  leaseOpen(): Lease | null {
+    const shared = this.#freest();
+    if (shared !== null) return this.#grant(shared);
+    this.#reportEmpty();
+    return null;
+  }
+
+  lease(workspace: Workspace, { signal, timeoutMs }: { signal: AbortSignal; timeoutMs: number }): Promise<Lease> {
+    return new Promise((resolve, reject) => {
+      if (signal.aborted) return reject(signal.reason);
+      const settle = (finish: () => void): void => {
+        clearTimeout(timer);
+        signal.removeEventListener('abort', onAbort);
+        finish();
+      };
+      const waiter: Waiter = {
+        workspace,
+        opening: null,
+        serve: (lease) => settle(() => resolve(lease)),
+        fail: (error) => settle(() => reject(error)),
+      };
+      const giveUp = (error: unknown): void => {
+        this.#leave(waiter);
+        waiter.fail(error);
+      };
+      const onAbort = (): void => giveUp(signal.reason);
+      const timer = setTimeout(() => giveUp(timeoutError(waiter.opening, timeoutMs)), timeoutMs);
+      signal.addEventListener('abort', onAbort, { once: true });
+      this.#waiters.add(waiter);
+      this.#serve();
+    });
+  }
+
+  close(): void {
+    const draining = new SallyportError('draining', 'the gateway is stopping', { retryable: true, retryAfterS: 5 });
+    for (const waiter of [...this.#waiters]) {
+      this.#leave(waiter);
+      waiter.fail(draining);
+    }
+    for (const opening of this.#openings) opening.controller.abort(draining);
+    for (const shared of [...this.#sessions]) {
+      this.#retire(shared);
+      shared.session.close();
+    }
+  }
+
+  stats(): { sessions: number; leases: number; openings: number; waiting: number } {
+    const leases = [...this.#sessions].reduce((sum, shared) => sum + shared.leases, 0);
+    return { sessions: this.#sessions.size, leases, openings: this.#openings.size, waiting: this.#waiters.size };
+  }
+
+  /** Gives free places to waiters in order, then dials for those who are left. */
+  #serve(): void {
+    for (const waiter of this.#waiters) {
+      const shared = this.#freest();
+      if (shared === null) break;
+      const lease = this.#grant(shared);
+      this.#leave(waiter);
+      waiter.serve(lease);
+    }
+    const unserved = [...this.#waiters].filter((waiter) => waiter.opening === null);
+    while (unserved.length > 0 && this.#openings.size < OPENINGS_PER_HOST)
+      this.#dial(unserved.splice(0, EXECS_PER_SESSION));
+  }
+
+  /** The most recently used session with a free place: rotating over many cost a fifth of the speed. */
+  #freest(): Shared | null {
+    let best: Shared | null = null;
+    for (const shared of this.#sessions) {
+      if (performance.now() - shared.openedAtMs > this.#options.maxAgeMs) this.#retire(shared);
+      else if (shared.leases < shared.session.capacity && (best === null || shared.lastUsedMs > best.lastUsedMs))
+        best = shared;
+    }
+    return best;
+  }
+
+  #grant(shared: Shared): Lease {
+    clearTimeout(shared.idle);
+    shared.leases += 1;
+    shared.lastUsedMs = performance.now();
+    let released = false;
+    return {
+      session: shared.session,
+      release: () => {
+        if (released) throw new Error('bug: a lease is released once');
+        released = true;
+        shared.leases -= 1;
+        this.#afterRelease(shared);
+      },
+    };
+  }
+
+  #afterRelease(shared: Shared): void {
+    if (shared.retired) {
+      if (shared.leases === 0) shared.session.close();
+      return;
+    }
+    this.#serve();
+    if (shared.leases > 0) return;
+    shared.idle = setTimeout(() => this.#retire(shared), this.#options.idleMs);
+    shared.idle.unref();
+  }
+
+  /** Takes no new leases from now on; closes when the last one is released. */
+  #retire(shared: Shared): void {
+    if (shared.retired) return;
+    shared.retired = true;
+    this.#sessions.delete(shared);
+    clearTimeout(shared.idle);
+    if (shared.leases === 0) shared.session.close();
+    this.#reportEmpty();
+  }
+
+  #leave(waiter: Waiter): void {
+    const { opening } = waiter;
+    this.#waiters.delete(waiter);
+    waiter.opening = null;
+    opening?.waiters.delete(waiter);
+    if (opening !== null && opening.waiters.size === 0 && this.#waiters.size === 0)
+      opening.controller.abort(abandoned());
+    this.#reportEmpty();
+  }
+
+  #dial(waiters: Waiter[]): void {
+    const first = waiters[0];
+    if (first === undefined) return;
+    const opening: Opening = {
+      trace: new ConnectTrace(),
+      controller: new AbortController(),
+      waiters: new Set(waiters),
+    };
+    for (const waiter of waiters) waiter.opening = opening;
+    this.#openings.add(opening);
+    void this.#open(first.workspace, opening);
+  }
+
+  /** Never rejects. */
+  async #open(workspace: Workspace, opening: Opening): Promise<void> {
+    const { controller, trace } = opening;
+    const deadline = setTimeout(
+      () => controller.abort(timeoutError(opening, SESSION_OPEN_MAX_MS)),
+      SESSION_OPEN_MAX_MS,
+    );
+    try {
+      const session = await this.#options.open(workspace, { signal: controller.signal, trace });
+      this.#openings.delete(opening);
+      if (controller.signal.aborted) session.close();
+      else this.#admit(session);
+    } catch (error) {
+      this.#openings.delete(opening);
+      for (const waiter of [...opening.waiters]) {
+        this.#leave(waiter);
+        waiter.fail(error);
+      }
+    } finally {
+      clearTimeout(deadline);
+      for (const waiter of opening.waiters) waiter.opening = null;
+      this.#serve();
+      this.#reportEmpty();
+    }
+  }
+
+  #admit(session: Session): void {
+    const now = performance.now();
+    const shared: Shared = { session, leases: 0, retired: false, openedAtMs: now, lastUsedMs: now, idle: undefined };
+    this.#sessions.add(shared);
+    void session.closed.then(() => {
+      this.#retire(shared);
+      this.#serve();
+    });
+    shared.idle = setTimeout(() => this.#retire(shared), this.#options.idleMs);
+    shared.idle.unref();
+  }
+
+  #reportEmpty(): void {
+    if (this.#sessions.size + this.#openings.size + this.#waiters.size === 0) this.#options.onEmpty();
+  }
+}
+
+function abandoned(): SallyportError {
+  return new SallyportError('exec_cancelled', 'nobody waits for this connection any more');
+}
+
+/** The named error that was being retried, else which step hung. */
+function timeoutError(opening: Opening | null, timeoutMs: number): SallyportError {
+  if (opening?.trace.retried) return opening.trace.retried;
+  const within = `within ${timeoutMs / 1000} s`;
+  if (opening === null)
+    return new SallyportError('capacity', `no connection to the host became free ${within}`, {
+      failedStep: 'channel',
+      outcome: 'unreachable',
+      retryable: true,
+      retryAfterS: 1,
+    });
+  const step = opening.trace.current();
+  return new SallyportError(
+    'connect_timeout',
+    `the host could not be reached ${within}: the step "${step}" did not finish`,
+    {
+      failedStep: step,
+      outcome: 'unreachable',
+      retryable: true,
+      timeoutS: timeoutMs / 1000,
+    },
+  );
+}

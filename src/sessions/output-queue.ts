@@ -1,0 +1,86 @@
+/**
+ * Output on its way from a host to one reader, in order of arrival. Drivers fill it, exec/run.ts reads it.
+ *
+ * It has no limit of its own: the driver must let the host send only as much as `taken` has given back. Small chunks
+ * that wait together are joined, which halves frames and CPU for chatty programs and never delays the first byte.
+ */
+import { FRAME_MAX_BYTES } from '../limits.ts';
+import type { OutputChunk } from './session.ts';
+
+export interface OutputQueue {
+  /** For one reader. Ends when the output ended or was abandoned. */
+  readonly chunks: AsyncIterable<OutputChunk>;
+  /** Both streams reached end-of-file, and nobody abandoned them. */
+  readonly ended: boolean;
+  push(chunk: OutputChunk): void;
+  end(): void;
+  /** Nobody will read on: what is queued and what still comes is dropped; a waiting reader sees the end. */
+  abandon(): void;
+}
+
+/** `taken` is told of every byte that left the queue, read or dropped. */
+export function createOutputQueue(taken: (bytes: number) => void): OutputQueue {
+  let queue: OutputChunk[] = [];
+  let ended = false;
+  let abandoned = false;
+  let wake: (() => void) | null = null;
+  const notify = (): void => {
+    wake?.();
+    wake = null;
+  };
+
+  async function* read(): AsyncGenerator<OutputChunk> {
+    while (!abandoned) {
+      if (queue.length > 0) {
+        const chunk = takeJoined(queue);
+        taken(chunk.bytes.length);
+        yield chunk;
+      } else if (ended) return;
+      else {
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+      }
+    }
+  }
+
+  return {
+    chunks: read(),
+    get ended() {
+      return ended && !abandoned;
+    },
+    push(chunk) {
+      if (abandoned) {
+        taken(chunk.bytes.length);
+        return;
+      }
+      queue.push(chunk);
+      notify();
+    },
+    end() {
+      ended = true;
+      notify();
+    },
+    abandon() {
+      abandoned = true;
+      for (const chunk of queue) taken(chunk.bytes.length);
+      queue = [];
+      notify();
+    },
+  };
+}
+
+/** The first chunk with those behind it that belong to the same stream and fit into one frame. */
+function takeJoined(queue: OutputChunk[]): OutputChunk {
+  const [first] = queue;
+  if (first === undefined) throw new Error('bug: an empty queue has no chunk');
+  let count = 1;
+  let bytes = first.bytes.length;
+  for (const next of queue.slice(1)) {
+    if (next.stream !== first.stream || bytes + next.bytes.length > FRAME_MAX_BYTES) break;
+    bytes += next.bytes.length;
+    count += 1;
+  }
+  const joined = queue.splice(0, count);
+  return count === 1 ? first : { stream: first.stream, bytes: Buffer.concat(joined.map((chunk) => chunk.bytes)) };
+}

@@ -1,0 +1,85 @@
+/**
+ * Sessions shared by execs: one connection per host, many channels, opened once for all who wait.
+ *
+ * This file finds the host of a workspace; host.ts holds the life of its sessions. Nothing here knows SSH.
+ */
+import { SallyportError } from '../errors.ts';
+import { SESSION_IDLE_MS, SESSION_MAX_AGE_MS } from '../limits.ts';
+import type { DriverName, Workspace } from '../workspace.ts';
+import { Host } from './host.ts';
+import type { Driver, Session } from './session.ts';
+
+export interface Lease {
+  readonly session: Session;
+  /** Gives the place back. A second call throws. */
+  release(): void;
+}
+
+export interface Pool {
+  /** A place on a session that is open now, or null. Never dials, never waits. */
+  leaseOpen(workspace: Workspace): Lease | null;
+  /**
+   * A place on a session, opened if need be. Rejects with the reason of `signal`, with the named error of the opening,
+   * or after `timeoutMs` with the error that was being retried, else `connect_timeout` naming the step that hung.
+   */
+  lease(workspace: Workspace, wait: { signal: AbortSignal; timeoutMs: number }): Promise<Lease>;
+  /** Closes every session at once, gives up every opening, refuses new leases. */
+  close(): void;
+  stats(): { sessions: number; leases: number; openings: number; waiting: number };
+}
+
+export function createPool(deps: {
+  drivers: ReadonlyMap<DriverName, Driver>;
+  idleMs?: number;
+  maxAgeMs?: number;
+}): Pool {
+  const { drivers, idleMs = SESSION_IDLE_MS, maxAgeMs = SESSION_MAX_AGE_MS } = deps;
+  const hosts = new Map<string, Host>();
+  let closed = false;
+
+  const hostOf = (workspace: Workspace): Host => {
+    if (closed) throw new SallyportError('draining', 'the gateway is stopping', { retryable: true, retryAfterS: 5 });
+    const driver = drivers.get(workspace.target.driver);
+    if (driver === undefined) throw notEnabled(workspace.target.driver);
+    const key = `${driver.name} ${driver.key(workspace)}`;
+    let host = hosts.get(key);
+    if (host === undefined) {
+      host = new Host({
+        open: (who, opening) => driver.open(who, opening),
+        idleMs,
+        maxAgeMs,
+        onEmpty: () => hosts.delete(key),
+      });
+      hosts.set(key, host);
+    }
+    return host;
+  };
+
+  return {
+    leaseOpen: (workspace) => hostOf(workspace).leaseOpen(),
+    lease: async (workspace, wait) => hostOf(workspace).lease(workspace, wait),
+    close() {
+      closed = true;
+      for (const host of [...hosts.values()]) host.close();
+    },
+    stats() {
+      const sum = { sessions: 0, leases: 0, openings: 0, waiting: 0 };
+      for (const host of hosts.values()) {
+        const one = host.stats();
+        sum.sessions += one.sessions;
+        sum.leases += one.leases;
+        sum.openings += one.openings;
+        sum.waiting += one.waiting;
+      }
+      return sum;
+    },
+  };
+}
+
+function notEnabled(driver: DriverName): SallyportError {
+  return new SallyportError('host_unreachable', `the driver "${driver}" is not enabled on this gateway`, {
+    failedStep: 'endpoint',
+    outcome: 'unreachable',
+    remedy: 'Enable the driver in the configuration of the gateway, or give the workspace another driver.',
+  });
+}
