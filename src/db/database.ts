@@ -1,0 +1,103 @@
+/**
+ * The database as the rest sees it: the ports of audit, access and host keys, over one pool.
+ *
+ * Opening it starts the embedded server when no URL is given, migrates, and connects. Every statement on tenant data names
+ * `org_id`; a failure of the database is `audit_unavailable`, never "not found".
+ */
+import type { Directory, Registry, TokenStore } from '../access/access.ts';
+import type { ActivityReader, AuditLog } from '../audit.ts';
+import type { PinStore } from '../drivers/host-keys.ts';
+import { createActivityReader } from './activity.ts';
+import { createAuditLog } from './audit-log.ts';
+import { createDirectory } from './directory.ts';
+import { startEmbedded } from './embedded.ts';
+import type { Log } from './log.ts';
+import { migrateDatabase } from './migrate.ts';
+import { createPinStore } from './pin-store.ts';
+import { createRegistry } from './registry.ts';
+import { openSql, type Sql } from './sql.ts';
+import { createTokenStore } from './token-store.ts';
+
+export interface Database {
+  audit: AuditLog & ActivityReader;
+  directory: Directory;
+  tokens: TokenStore;
+  registry: Registry;
+  pins: PinStore;
+  /** Rejects with the reason when the database cannot answer now, or with the signal's when it aborts first. */
+  ping(signal: AbortSignal): Promise<void>;
+  /** Flushes nothing (see `audit.flush`); ends the pool and, when embedded, the server. Safe to call twice. */
+  close(): Promise<void>;
+}
+
+export interface DatabaseOptions {
+  /** null: embedded, in `dataDir`. */
+  url: string | null;
+  /** A role that may create tables, when the one in `url` may not. */
+  migrateUrl: string | null;
+  dataDir: string;
+  /** Name of this process in the rows it writes. */
+  replica: string;
+  log: Log;
+}
+
+/** Rejects with one sentence when the database cannot be started, reached or migrated; nothing is left running then. */
+export async function openDatabase(options: DatabaseOptions): Promise<Database> {
+  const { log, dataDir, replica } = options;
+  const embedded = options.url === null ? await startEmbedded({ dataDir, log }) : null;
+  const url = embedded?.url ?? (options.url as string);
+  const sql = openSql({ url, log });
+  const stop = async () => {
+    await sql.end();
+    await embedded?.stop();
+  };
+  try {
+    await migrateDatabase({
+      url: options.migrateUrl ?? url,
+      log,
+      servingRole: options.migrateUrl && (await roleOf(sql)),
+    });
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  return createDatabase({ sql, replica, log, stop });
+}
+
+async function roleOf(sql: Sql): Promise<string> {
+  const { rows } = await sql.run<{ role: string }>({ name: 'role', text: 'select current_user as role', values: [] });
+  return rows[0]?.role ?? '';
+}
+
+function createDatabase(parts: { sql: Sql; replica: string; log: Log; stop(): Promise<void> }): Database {
+  const { sql, replica, log } = parts;
+  const auditLog = createAuditLog({ sql, replica, log });
+  let closing: Promise<void> | null = null;
+  return {
+    audit: { ...auditLog, ...createActivityReader(sql) },
+    directory: createDirectory(sql),
+    tokens: createTokenStore(sql),
+    registry: createRegistry(sql),
+    pins: createPinStore(sql),
+    ping: (signal) => ping(sql, signal),
+    close() {
+      auditLog.end();
+      closing ??= parts.stop();
+      return closing;
+    },
+  };
+}
+
+async function ping(sql: Sql, signal: AbortSignal): Promise<void> {
+  signal.throwIfAborted();
+  let onAbort = () => {};
+  const aborted = new Promise<never>((_resolve, reject) => {
+    onAbort = () => reject(signal.reason);
+    signal.addEventListener('abort', onAbort, { once: true });
+  });
+  try {
+    await Promise.race([sql.run({ name: 'ping', text: 'select', values: [] }), aborted]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+  }
+}
