@@ -1,0 +1,218 @@
+/**
+ * The lab: an EC2 look-alike on loopback. One HTTP port answers the EC2 and EC2 Instance Connect APIs, the endpoint's
+ * websocket and the control requests; every instance is an SSH server on a loopback port of its own.
+ *
+ * Imports nothing of the gateway: whoever talks to the lab goes through the same code and SDK that talk to AWS. Listens on
+ * 127.0.0.1 only, and there is no setting for another address, because its instances run programs as this user.
+ */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { join } from 'node:path';
+import { answerAws } from './aws-api.ts';
+import { answerControl, type ControlDeps } from './control.ts';
+import { Counters } from './counters.ts';
+import { Endpoint } from './endpoint.ts';
+import { Faults } from './faults.ts';
+import { Instance } from './instance.ts';
+import type { LabContext, Log } from './lab-context.ts';
+import { Pipes } from './pipes.ts';
+import { ProgramSessions } from './processes.ts';
+import { PushedKeys } from './pushed-keys.ts';
+import { openWorld, type World } from './world.ts';
+
+export type { Log } from './lab-context.ts';
+
+export interface LabOptions {
+  /** Keeps ids, addresses, host keys and the access key; one lab at a time. */
+  dataDir: string;
+  /** 0: any free port. */
+  port?: number;
+  instances?: number;
+  /** By position; what is absent has the default. */
+  specs?: readonly InstanceSpec[];
+  region?: string;
+  /** Tunnels at once through the endpoint. */
+  maxTunnels?: number;
+  /** Set: every request must carry it. */
+  sessionToken?: string;
+  /** The clock of the services and instances, in ms. */
+  now?: () => number;
+  log?: Log;
+}
+
+export interface InstanceSpec {
+  osUser?: string;
+  /** Login shell, absolute. */
+  shell?: string;
+  tags?: Readonly<Record<string, string>>;
+}
+
+export interface Lab {
+  /** The APIs (AWS_ENDPOINT_URL_EC2, AWS_ENDPOINT_URL_EC2_INSTANCE_CONNECT) and the control requests. */
+  url: string;
+  /** The endpoint's websocket; the Host header is its DnsName. */
+  tunnelUrl: string;
+  region: string;
+  accessKeyId: string;
+  secretAccessKey: string;
+  instances: { id: string; osUser: string; privateIp: string; sshPort: number }[];
+  /** Closes everything and ends every program that it started. Safe to call twice. */
+  stop(): Promise<void>;
+}
+
+const DEFAULT_INSTANCES = 12;
+const DEFAULT_REGION = 'us-east-1';
+const DEFAULT_OS_USER = 'ec2-user';
+const DEFAULT_SHELL = '/bin/sh';
+/** AWS: 20 per endpoint, not adjustable. */
+const DEFAULT_MAX_TUNNELS = 20;
+const BODY_MAX_BYTES = 1024 * 1024;
+const QUIET: Log = { info: () => undefined, warn: () => undefined, error: () => undefined };
+
+export async function startLab(options: LabOptions): Promise<Lab> {
+  const nowMs = options.now ?? Date.now;
+  const world = openWorld(options.dataDir, {
+    count: options.instances ?? DEFAULT_INSTANCES,
+    region: options.region ?? DEFAULT_REGION,
+    nowMs: nowMs(),
+  });
+  const context = newContext(world, options, nowMs);
+  const homesDir = join(options.dataDir, 'home');
+  const sessions = new ProgramSessions(homesDir);
+  const pipes = new Pipes(join(options.dataDir, 'pipes'));
+  const instances = world.instances.map((record, index) => {
+    const { osUser = DEFAULT_OS_USER, shell = DEFAULT_SHELL } = options.specs?.[index] ?? {};
+    return new Instance({ record, osUser, shell, homesDir, pipes, sessions, context });
+  });
+  await Promise.all(instances.map((instance) => instance.start()));
+  const endpoint = new Endpoint({
+    context,
+    targets: instances.map((instance) => ({
+      id: instance.id,
+      privateIp: instance.privateIp,
+      sshPort: () => instance.port,
+    })),
+    maxTunnels: options.maxTunnels ?? DEFAULT_MAX_TUNNELS,
+  });
+  const server = newServer(context, { endpoint, instances });
+  const port = await listen(server, options.port ?? 0);
+  const stop = async () => {
+    pipes.close();
+    endpoint.cutConnections();
+    await Promise.all([closeServer(server), ...instances.map((instance) => instance.stop())]);
+    await sessions.endAll();
+  };
+  let stopped: Promise<void> | null = null;
+  return {
+    url: `http://127.0.0.1:${port}`,
+    tunnelUrl: `ws://127.0.0.1:${port}`,
+    region: world.region,
+    accessKeyId: world.accessKeyId,
+    secretAccessKey: world.secretAccessKey,
+    instances: instances.map(({ id, osUser, privateIp, port: sshPort }) => ({ id, osUser, privateIp, sshPort })),
+    stop: () => {
+      stopped ??= stop();
+      return stopped;
+    },
+  };
+}
+
+function newContext(world: World, options: LabOptions, nowMs: () => number): LabContext {
+  return {
+    world,
+    faults: new Faults(),
+    counters: new Counters(),
+    keys: new PushedKeys(nowMs),
+    tags: new Map(world.instances.map(({ id }, index) => [id, options.specs?.[index]?.tags ?? {}])),
+    sessionToken: options.sessionToken ?? null,
+    nowMs,
+    log: options.log ?? QUIET,
+  };
+}
+
+function newServer(context: LabContext, parts: { endpoint: Endpoint; instances: readonly Instance[] }): Server {
+  const { endpoint, instances } = parts;
+  const control: ControlDeps = {
+    ...context,
+    instances: () =>
+      instances.map(({ id, osUser, privateIp, port }) => ({
+        id,
+        os_user: osUser,
+        private_ip: privateIp,
+        ssh: `127.0.0.1:${port}`,
+      })),
+    refreshCounters: () => undefined,
+    cutConnections: () => {
+      endpoint.cutConnections();
+      for (const instance of instances) instance.cutConnections();
+    },
+    cutInstance: (instanceId) => {
+      for (const instance of instances) {
+        if (instanceId !== null && instanceId !== instance.id) continue;
+        endpoint.cutInstance(instance.id);
+        instance.cutConnections();
+      }
+    },
+  };
+  const server = createServer((request, response) => {
+    answer(request, response, { context, control }).catch((error: unknown) => {
+      context.log.error({ err: error }, 'a request to the lab failed');
+      if (!response.headersSent) response.writeHead(500);
+      response.end();
+    });
+  });
+  server.on('upgrade', (request, socket, head) => endpoint.upgrade(request, socket, head));
+  return server;
+}
+
+async function answer(
+  request: IncomingMessage,
+  response: ServerResponse,
+  deps: { context: LabContext; control: ControlDeps },
+): Promise<void> {
+  const body = await readBody(request);
+  if (body === null) return refuse(response, 413, 'the body is too large');
+  if (request.method === 'POST' && request.url === '/') return answerAws(request, response, body, deps.context);
+  // A browser may be led to a loopback port under another name; nothing but a local program has business here.
+  if (!isLoopbackName(request.headers.host) || request.headers.origin !== undefined)
+    return refuse(response, 403, 'loopback only');
+  if (!answerControl(request, response, body, deps.control))
+    refuse(response, 404, `nothing at ${request.method} ${request.url}`);
+}
+
+function isLoopbackName(host: string | undefined): boolean {
+  return host === undefined || /^(127\.0\.0\.1|localhost)(:\d+)?$/.test(host);
+}
+
+/** Null: too large. */
+async function readBody(request: IncomingMessage): Promise<Buffer | null> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    bytes += chunk.length;
+    if (bytes > BODY_MAX_BYTES) return null;
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+function refuse(response: ServerResponse, status: number, message: string): void {
+  response.writeHead(status, { 'content-type': 'application/json' });
+  response.end(`${JSON.stringify({ error: message })}\n`);
+}
+
+function listen(server: Server, port: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen({ host: '127.0.0.1', port }, () => {
+      const address = server.address();
+      if (typeof address !== 'object' || address === null) return reject(new Error('bug: a TCP server has a port'));
+      resolve(address.port);
+    });
+  });
+}
+
+async function closeServer(server: Server): Promise<void> {
+  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+  server.closeAllConnections();
+  await closed;
+}

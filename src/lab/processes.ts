@@ -1,0 +1,99 @@
+/** Finds and ends the processes that the lab started, also those that left their session or their parent. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const END_WITHIN_MS = 5_000;
+/** Far below the smallest pid_max (32,768): the number of an ended session cannot come back before it is forgotten. */
+const FORGET_EVERY = 256;
+
+/** The sessions that were started here, for as long as one of their processes may live. */
+export class ProgramSessions {
+  readonly #homesDir: string;
+  readonly #ids = new Set<number>();
+  readonly #ended = new Set<number>();
+
+  /** `homesDir` holds the home of every program started here, and of no other. */
+  constructor(homesDir: string) {
+    this.#homesDir = homesDir;
+  }
+
+  started(sessionId: number): void {
+    this.#ended.delete(sessionId);
+    this.#ids.add(sessionId);
+  }
+
+  /** The first process has ended; others of the session may live on. */
+  leaderEnded(sessionId: number): void {
+    this.#ended.add(sessionId);
+    if (this.#ended.size >= FORGET_EVERY) this.#forgetEmpty();
+  }
+
+  /** Kills until nothing is left. Rejects when something will not go. Without /proc only process groups can be reached. */
+  async endAll(): Promise<void> {
+    for (const id of this.#ids) if (!this.#ended.has(id)) killQuietly(-id);
+    await endProcesses((pid) => this.#isOurs(pid));
+  }
+
+  #isOurs(pid: number): boolean {
+    const stat = readStat(pid);
+    if (stat === null) return false;
+    return (
+      this.#ids.has(stat.sessionId) || readEnvironment(pid).some((entry) => entry.startsWith(`HOME=${this.#homesDir}/`))
+    );
+  }
+
+  #forgetEmpty(): void {
+    const living = new Set(findProcesses(() => true).map((pid) => readStat(pid)?.sessionId));
+    for (const id of this.#ended) if (!living.has(id)) this.#ids.delete(id);
+    this.#ended.clear();
+  }
+}
+
+/** Kills what satisfies `test` until nothing does. Rejects when something will not go. */
+export async function endProcesses(test: (pid: number) => boolean): Promise<void> {
+  const deadlineMs = Date.now() + END_WITHIN_MS;
+  for (;;) {
+    const left = findProcesses(test);
+    if (left.length === 0) return;
+    if (Date.now() > deadlineMs) throw new Error(`processes of the lab will not end: ${left.join(', ')}`);
+    for (const pid of left) killQuietly(pid);
+    await sleep(5);
+  }
+}
+
+/** Pids that satisfy `test`; zombies count as gone, and this process is never among them. */
+function findProcesses(test: (pid: number) => boolean): number[] {
+  const names = readQuietly(() => readdirSync('/proc')) ?? [];
+  const pids = names.filter((name) => /^\d+$/.test(name)).map(Number);
+  return pids.filter((pid) => pid !== process.pid && readStat(pid)?.state !== 'Z' && test(pid));
+}
+
+/** The name in parentheses may hold spaces and parentheses, so the fields are counted from the last one. */
+export function readStat(pid: number): { state: string; parentPid: number; sessionId: number } | null {
+  const text = readQuietly(() => readFileSync(`/proc/${pid}/stat`, 'latin1'));
+  if (text === null) return null;
+  const [state = '', parent, , session] = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  return { state, parentPid: Number(parent), sessionId: Number(session) };
+}
+
+/** As the process was started; empty when it is another user's. */
+export function readEnvironment(pid: number): string[] {
+  return (readQuietly(() => readFileSync(`/proc/${pid}/environ`, 'latin1')) ?? '').split('\0');
+}
+
+function killQuietly(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It has ended by itself.
+  }
+}
+
+/** A process may end between being listed and being read. */
+function readQuietly<T>(read: () => T): T | null {
+  try {
+    return read();
+  } catch {
+    return null;
+  }
+}
