@@ -1,0 +1,32 @@
+/** What the HTTP edge needs from the rest of the gateway, given once by the program. */
+import type { Logger } from 'pino';
+import type { Directory, Registry, TokenStore } from '../access/access.ts';
+import type { SigningKey, Verifier } from '../access/token.ts';
+import type { ActivityReader, AuditLog } from '../audit.ts';
+import type { RunExec } from '../exec/exec.ts';
+import type { RunningExecs } from '../exec/running.ts';
+
+export interface HttpDeps {
+  verifier: Verifier;
+  signingKey: SigningKey;
+  directory: Directory;
+  tokens: TokenStore;
+  registry: Registry;
+  audit: AuditLog & ActivityReader;
+  exec: RunExec;
+  running: RunningExecs;
+  limits: {
+    maxTimeoutS: number;
+    outputCapBytes: number;
+    maxExecsWorkspace: number;
+    maxExecsOrg: number;
+    maxExecsGateway: number;
+  };
+  /** Set: this process serves one org only. */
+  processOrgId: string | null;
+  /** Express' own setting: whose `X-Forwarded-For` is believed. Used for log lines only. */
+  trustProxy: string | boolean | null;
+  ready(): Promise<{ ok: boolean; reasons: string[] }>;
+  draining(): boolean;
+  log: Logger;
+}

@@ -1,0 +1,182 @@
+/**
+ * One exec over HTTP: request → run; events → response; hang-up → abort.
+ *
+ * The first event decides the status: an `end` that carries an error is a problem with its own status, anything else is
+ * 200 and later failures are the terminal frame. A caller who has gone ends the exec through its signal; what is still
+ * to come is then read and dropped.
+ */
+import { isUtf8 } from 'node:buffer';
+import { randomUUID } from 'node:crypto';
+import type { Request, RequestHandler, Response } from 'express';
+import { maskArgv } from '../access/mask.ts';
+import type { ExecRequestFacts } from '../audit.ts';
+import { SallyportError } from '../errors.ts';
+import { EndCause } from '../exec/cause.ts';
+import type { ExecEnd, ExecEvent, StreamName } from '../exec/frame.ts';
+import { execCall, workspaceCall } from './call.ts';
+import type { HttpDeps } from './deps.ts';
+import { createLineWriter, frameLine } from './ndjson.ts';
+import { type ProblemFacts, sendProblem } from './problem.ts';
+
+/** A reader that takes nothing for the program's whole life and this long on top of it is cut off. */
+const STALL_EXTRA_MS = 30_000;
+
+/** How events become one kind of response. */
+interface Reply {
+  take(event: ExecEvent): Promise<void> | null;
+  /** Called once when no event comes any more. */
+  stop(): void;
+}
+
+export function createExecRoute(deps: HttpDeps, heartbeatMs: number): RequestHandler {
+  return async (req, res) => {
+    const call = execCall(res);
+    const { caller, workspace, command } = call;
+    const execId = randomUUID();
+    call.execId = execId;
+    res.setHeader('X-Exec-Id', execId);
+
+    const ending = new AbortController();
+    const hangUp = () => {
+      if (!res.writableFinished) ending.abort(new EndCause('cancelled', 'the caller hung up'));
+    };
+    const { id: workspaceId, orgId } = workspace;
+    // Registered in the same turn in which the limits gate counted: nothing may be awaited in between.
+    const ended = deps.running.add({
+      execId,
+      orgId,
+      workspaceId,
+      jti: caller.jti,
+      end: (cause) => ending.abort(cause),
+    });
+    const reply = prefersDocument(req)
+      ? documentReply(res, command.encoding === 'base64')
+      : streamReply(res, { heartbeatMs, stallMaxMs: command.timeoutS * 1000 + STALL_EXTRA_MS });
+    res.once('close', hangUp);
+    if (res.closed) hangUp();
+    try {
+      const events = deps.exec({
+        execId,
+        workspace,
+        command,
+        fixedPath: caller.allow !== null,
+        entry: () => deps.audit.open(factsOf(res, execId)),
+        signal: ending.signal,
+        onSettled: ended,
+      });
+      for await (const event of events) {
+        const wait = reply.take(event);
+        if (wait !== null) await wait;
+      }
+    } finally {
+      reply.stop();
+    }
+  };
+}
+
+/** `dry_run`: the gates have decided; nothing is written, counted or dialled. */
+export const answerDryRun: RequestHandler = (_req, res, next) => {
+  const { command, rule } = execCall(res);
+  if (!command.dryRun) return next();
+  res.json({ dry_run: true, decision: 'allowed', rule });
+};
+
+/** Ends a running exec of this workspace and answers when it has ended. */
+export function createCancelRoute(deps: HttpDeps): RequestHandler {
+  return async (req, res) => {
+    const { caller, workspace } = workspaceCall(res);
+    const execId = String(req.params.execId);
+    const cause = new EndCause('cancelled', `cancelled by ${caller.actor}`);
+    const ended = deps.running.cancel({ orgId: workspace.orgId, workspaceId: workspace.id, execId }, cause);
+    if (ended === null) throw new SallyportError('not_found', 'no such exec runs in this workspace');
+    await ended;
+    res.json({ exec_id: execId, outcome: cause.outcome });
+  };
+}
+
+function factsOf(res: Response, execId: string): ExecRequestFacts {
+  const { caller, workspace, command, requestId } = execCall(res);
+  return {
+    execId,
+    orgId: workspace.orgId,
+    workspaceId: workspace.id,
+    actor: caller.actor,
+    requestId,
+    argv: maskArgv(command.argv),
+    cwd: command.cwd,
+    envNames: Object.keys(command.env),
+    stdinBytes: command.stdin?.length ?? 0,
+    timeoutS: command.timeoutS,
+    driver: workspace.target.driver,
+  };
+}
+
+function prefersDocument(req: Request): boolean {
+  return req.accepts(['application/x-ndjson', 'application/json']) === 'application/json';
+}
+
+function streamReply(res: Response, limits: { heartbeatMs: number; stallMaxMs: number }): Reply {
+  const writer = createLineWriter(res, limits);
+  return {
+    take(event) {
+      if (event.kind === 'started') {
+        writer.startHeartbeat();
+        return null;
+      }
+      if (event.kind !== 'end') return writer.write(frameLine(event));
+      writer.stop();
+      if (event.error !== null && !res.headersSent) return sendProblem(res, event.error, endFacts(event));
+      writer.end(frameLine(event));
+      return null;
+    },
+    stop: writer.stop,
+  };
+}
+
+/** `Accept: application/json`: everything in one document, with its own status also after output. */
+function documentReply(res: Response, base64: boolean): Reply {
+  const chunks: Record<StreamName, Buffer[]> = { stdout: [], stderr: [] };
+  const truncated: Record<StreamName, boolean> = { stdout: false, stderr: false };
+  return {
+    take(event) {
+      if (event.kind === 'output') chunks[event.stream].push(event.bytes);
+      if (event.kind === 'truncated') truncated[event.stream] = true;
+      if (event.kind !== 'end' || res.closed) return null;
+      const stdout = textOf(Buffer.concat(chunks.stdout), base64);
+      const stderr = textOf(Buffer.concat(chunks.stderr), base64);
+      const result = {
+        exec_id: event.execId,
+        exit_code: event.exitCode,
+        signal: event.signal,
+        outcome: event.outcome,
+        success: event.outcome === 'exited' && event.exitCode === 0,
+        stdout: stdout.text,
+        stderr: stderr.text,
+        stdout_encoding: stdout.encoding,
+        stderr_encoding: stderr.encoding,
+        stdout_truncated: truncated.stdout,
+        stderr_truncated: truncated.stderr,
+        duration_ms: event.durationMs,
+        complete: event.error === null && event.complete,
+      };
+      if (event.error !== null) return sendProblem(res, event.error, endFacts(event), result);
+      res.json({ ...result, ...(event.survivors === undefined ? {} : { survivors: event.survivors }) });
+      return null;
+    },
+    stop() {},
+  };
+}
+
+function endFacts(end: ExecEnd): ProblemFacts {
+  return {
+    outcome: end.outcome,
+    ...(end.outcome === 'timed_out' ? { timeoutS: end.timeoutS } : {}),
+    ...(end.survivors === undefined ? {} : { survivors: end.survivors }),
+  };
+}
+
+function textOf(bytes: Buffer, base64: boolean): { text: string; encoding: 'utf8' | 'base64' } {
+  return !base64 && isUtf8(bytes)
+    ? { text: bytes.toString('utf8'), encoding: 'utf8' }
+    : { text: bytes.toString('base64'), encoding: 'base64' };
+}

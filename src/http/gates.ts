@@ -1,0 +1,174 @@
+/**
+ * The gates: each asks access/ or the directory one question, writes the answer into the call, and lets the request on.
+ *
+ * A gate that says no throws; refusal.ts turns that into the answer and the audit row. The order stands in router.ts.
+ */
+import type { Request, RequestHandler, Response } from 'express';
+import type { Scope } from '../access/access.ts';
+import { requireAllowed } from '../access/command-rule.ts';
+import { guardOrg, mayLookAt, mayScope, notFound } from '../access/tenant.ts';
+import { requireInstance, requireTier } from '../access/tier.ts';
+import { unauthenticated } from '../access/token.ts';
+import { SallyportError } from '../errors.ts';
+import { parseCommand } from '../exec/command.ts';
+import { ID_PATTERN } from '../workspace.ts';
+import { readJson } from './body.ts';
+import { callOf, execCall, knownCall, workspaceCall } from './call.ts';
+import type { HttpDeps } from './deps.ts';
+
+export interface Gates {
+  /** Signature of the credential and org guard, before any lookup. */
+  caller(activity: string): RequestHandler;
+  /** The token still stands and its org is not frozen. For routes that name no workspace; a workspace token brings its own. */
+  standing: RequestHandler;
+  /** The same query also finds the workspace `:id`; one that is foreign, unknown or deleted is 404. */
+  workspace: RequestHandler;
+  /** As `workspace`, but the admin token may name one that does not exist yet. */
+  workspaceOrNew: RequestHandler;
+  /** Nothing runs in a frozen org, whoever asks. */
+  thawed: RequestHandler;
+  /** The admin token; to everybody else the route does not exist. */
+  admin: RequestHandler;
+  scope(scope: Scope): RequestHandler;
+  body: RequestHandler;
+  command: RequestHandler;
+  tier(what: string): RequestHandler;
+  instance: RequestHandler;
+  rules: RequestHandler;
+  /** Room for one more exec, or 429. */
+  room: RequestHandler;
+}
+
+export function createGates(deps: HttpDeps): Gates {
+  const { directory, limits } = deps;
+
+  /** One query, whatever the answer will be: no branch here may do other work than another. */
+  async function lookUp(res: Response, rawWorkspaceId: string | null): Promise<void> {
+    const call = knownCall(res);
+    const workspaceId = rawWorkspaceId !== null && ID_PATTERN.test(rawWorkspaceId) ? rawWorkspaceId : null;
+    call.askedWorkspaceId = workspaceId;
+    const standing = await directory.standing({ orgId: call.orgId, jti: call.caller.jti, workspaceId });
+    if (call.caller.jti !== null && standing.token !== 'active')
+      throw unauthenticated(`the token is ${standing.token}`);
+    const { workspace, org } = standing;
+    call.frozen = org?.frozen ?? false;
+    if (workspace !== null && mayLookAt(call.caller, workspace.id)) call.workspace = workspace;
+  }
+
+  /** The admin token passes, so that it can look at a frozen org and change it. */
+  function refuseFrozen(res: Response): void {
+    const { caller, frozen } = knownCall(res);
+    if (frozen && caller.kind !== 'admin') throw frozenOrg();
+  }
+
+  return {
+    caller: (activity) => async (req, res, next) => {
+      const call = callOf(res);
+      call.activity = activity;
+      call.caller = await deps.verifier.verify(bearerOf(req));
+      call.orgId = guardOrg(call.caller, {
+        headerOrgId: req.get('x-org-id'),
+        processOrgId: deps.processOrgId,
+      });
+      next();
+    },
+
+    standing: async (_req, res, next) => {
+      await lookUp(res, knownCall(res).caller.workspaceId);
+      refuseFrozen(res);
+      next();
+    },
+
+    workspace: async (req, res, next) => {
+      await lookUp(res, String(req.params.id));
+      const call = callOf(res);
+      if (call.workspace === null) throw notFound();
+      refuseFrozen(res);
+      next();
+    },
+
+    workspaceOrNew: async (req, res, next) => {
+      await lookUp(res, String(req.params.id));
+      const call = knownCall(res);
+      if (call.workspace === null && call.caller.kind !== 'admin') throw notFound();
+      refuseFrozen(res);
+      next();
+    },
+
+    thawed: (_req, res, next) => {
+      if (callOf(res).frozen) throw frozenOrg();
+      next();
+    },
+
+    admin: (_req, res, next) => {
+      if (knownCall(res).caller.kind !== 'admin') throw notFound();
+      next();
+    },
+
+    scope: (scope) => (_req, res, next) => {
+      mayScope(knownCall(res).caller, scope);
+      next();
+    },
+
+    body: async (req, res, next) => {
+      callOf(res).body = await readJson(req);
+      next();
+    },
+
+    command: (_req, res, next) => {
+      const call = callOf(res);
+      call.command = parseCommand(call.body, limits);
+      next();
+    },
+
+    tier: (what) => (_req, res, next) => {
+      requireTier(workspaceCall(res).workspace, what);
+      next();
+    },
+
+    instance: (_req, res, next) => {
+      requireInstance(workspaceCall(res).workspace);
+      next();
+    },
+
+    rules: (_req, res, next) => {
+      const { caller, command } = execCall(res);
+      callOf(res).rule = requireAllowed(caller, command);
+      next();
+    },
+
+    room: (_req, res, next) => {
+      if (deps.draining()) throw new SallyportError('draining', 'the gateway is stopping and starts nothing new');
+      requireRoom(res, deps);
+      next();
+    },
+  };
+}
+
+/** Limits from the smallest circle outwards, so that the answer names the one the caller can do most about. */
+function requireRoom(res: Response, { running, limits }: HttpDeps): void {
+  const { id: workspaceId, orgId } = workspaceCall(res).workspace;
+  const refuse = (policy: string, most: number) => {
+    // draft-ietf-httpapi-ratelimit-headers: a quota of concurrent requests has no window.
+    res.setHeader('RateLimit-Policy', `"${policy}";q=${most};qu="concurrent-requests"`);
+    res.setHeader('RateLimit', `"${policy}";r=0;t=1`);
+    throw new SallyportError('too_many_execs', `the ${policy} already runs ${most} execs, which is its limit`);
+  };
+  if (running.count({ workspaceId }) >= limits.maxExecsWorkspace) refuse('workspace', limits.maxExecsWorkspace);
+  if (running.count({ orgId }) >= limits.maxExecsOrg) refuse('org', limits.maxExecsOrg);
+  if (running.size >= limits.maxExecsGateway)
+    throw new SallyportError(
+      'capacity',
+      `the gateway already runs ${limits.maxExecsGateway} execs, which is its limit`,
+    );
+}
+
+function bearerOf(req: Request): string {
+  const match = /^Bearer +([A-Za-z0-9._~+/-]+=*) *$/i.exec(req.get('authorization') ?? '');
+  if (match?.[1] === undefined) throw unauthenticated('no bearer token was sent');
+  return match[1];
+}
+
+function frozenOrg(): SallyportError {
+  return new SallyportError('exec_revoked', 'the org is frozen: its credentials may do nothing until it is unfrozen');
+}

@@ -1,0 +1,68 @@
+/**
+ * The last handlers of the app: whatever a gate or a route threw becomes a row or a log line, then the answer.
+ *
+ * After authentication a refusal is an audit row in the caller's own org, whatever org was asked for; before it there
+ * is no org to write in, and a stranger must not be able to fill a tenant's log, so it is a log line.
+ */
+import type { ErrorRequestHandler, Request, RequestHandler, Response } from 'express';
+import { notFound } from '../access/tenant.ts';
+import { asSallyportError, type ErrorCode, SallyportError } from '../errors.ts';
+import { callOf } from './call.ts';
+import type { HttpDeps } from './deps.ts';
+import { sendProblem, statusOf } from './problem.ts';
+
+/** A gate said no although nothing is wrong with the request. */
+const REFUSALS_WITH_5XX: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['draining', 'capacity']);
+
+export const unknownRoute: RequestHandler = () => {
+  throw notFound();
+};
+
+export function createErrorHandler(deps: HttpDeps): ErrorRequestHandler {
+  // Four parameters make it an error handler in Express.
+  return async (raw: unknown, req, res, _next) => {
+    const error = explain(raw);
+    const isRefusal = statusOf(error.code) < 500 || REFUSALS_WITH_5XX.has(error.code);
+    if (isRefusal) await recordRefusal(deps, { error, req, res });
+    else deps.log.error({ err: raw, request_id: callOf(res).requestId, method: methodOf(req) }, 'request failed');
+    const facts = isRefusal && callOf(res).activity === 'workspace_exec' ? { outcome: 'refused' as const } : {};
+    await sendProblem(res, error, facts);
+  };
+}
+
+/** Method and route as audit rows name them; ids stay in their own columns. */
+export function methodOf(req: Request): string {
+  return `${req.method} ${req.route?.path ?? '(no route)'}`;
+}
+
+async function recordRefusal(
+  deps: HttpDeps,
+  { error, req, res }: { error: SallyportError; req: Request; res: Response },
+): Promise<void> {
+  const { caller, orgId, workspace, activity, askedWorkspaceId, requestId } = callOf(res);
+  const ownOrg = caller?.orgId ?? workspace?.orgId ?? orgId;
+  if (caller === null || ownOrg === null || error.code === 'unauthenticated') {
+    // Why an authentication failed is for the operator only; the caller gets one text for every reason.
+    const reason = error.cause === undefined ? error.message : String(error.cause);
+    const facts = { request_id: requestId, code: error.code, reason, method: methodOf(req), ip: req.ip };
+    return deps.log.info(facts, 'refused before authentication');
+  }
+  await deps.audit.refused({
+    orgId: ownOrg,
+    workspaceId: askedWorkspaceId,
+    actor: caller.actor,
+    requestId,
+    method: methodOf(req),
+    code: error.code,
+    message: error.message,
+    activityType: activity,
+  });
+}
+
+/** Express throws its own for a path that does not decode; they carry a status. */
+function explain(raw: unknown): SallyportError {
+  const isBadPath = raw instanceof URIError && 'status' in raw && raw.status === 400;
+  return isBadPath
+    ? new SallyportError('invalid_request', 'the path is not valid percent-encoded UTF-8', { cause: raw })
+    : asSallyportError(raw);
+}

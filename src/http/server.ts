@@ -1,0 +1,141 @@
+/**
+ * The HTTP edge: the Express app, and the server that listens for it.
+ *
+ * Nothing else knows Express. No body parser stands in front of the gates, and nothing is answered by Express itself:
+ * every error is a problem document (problem.ts).
+ */
+import { randomUUID } from 'node:crypto';
+import { createServer as createHttpServer, type RequestListener, type Server, type ServerOptions } from 'node:http';
+import { createServer as createHttpsServer } from 'node:https';
+import type { AddressInfo, Socket } from 'node:net';
+import express, { type Express, type RequestHandler } from 'express';
+import { SallyportError } from '../errors.ts';
+import { HEARTBEAT_MS } from '../limits.ts';
+import { newCall } from './call.ts';
+import type { HttpDeps } from './deps.ts';
+import { problemBody } from './problem.ts';
+import { createErrorHandler, unknownRoute } from './refusal.ts';
+import { addRoutes } from './router.ts';
+
+export type { HttpDeps } from './deps.ts';
+
+/** A client that takes longer for its headers, or for the whole request with its body, is cut off. */
+const HEADERS_MAX_MS = 10_000;
+const REQUEST_MAX_MS = 60_000;
+/** Longer than the 60 s after which common load balancers drop an idle connection, so that they are the first to close. */
+const KEEP_ALIVE_MS = 65_000;
+const HEADERS_MAX_BYTES = 16 * 1024;
+/** While closing: how often connections that have become idle are looked for. */
+const IDLE_CHECK_MS = 50;
+
+export function createApp(deps: HttpDeps, { heartbeatMs = HEARTBEAT_MS }: { heartbeatMs?: number } = {}): Express {
+  const app = express();
+  // Express shows stacks to callers outside production; our error handler comes first, this is the second lock.
+  app.set('env', 'production');
+  app.set('query parser', 'simple');
+  app.set('etag', false);
+  app.set('trust proxy', trustOf(deps.trustProxy));
+  app.enable('case sensitive routing');
+  app.disable('x-powered-by');
+  app.use(openCall);
+  addRoutes(app, deps, { heartbeatMs });
+  app.use(unknownRoute);
+  app.use(createErrorHandler(deps));
+  return app;
+}
+
+const openCall: RequestHandler = (req, res, next) => {
+  const sent = req.get('x-request-id') ?? '';
+  const requestId = /^[A-Za-z0-9._-]{1,128}$/.test(sent) ? sent : randomUUID();
+  res.locals.call = newCall(requestId);
+  res.setHeader('X-Request-Id', requestId);
+  res.setHeader('Cache-Control', 'no-store');
+  res.setHeader('X-Content-Type-Options', 'nosniff');
+  next();
+};
+
+/** Express takes a number for "so many proxies", which an environment variable can only say as text. */
+function trustOf(setting: HttpDeps['trustProxy']): string | boolean | number {
+  if (typeof setting === 'string' && /^\d+$/.test(setting)) return Number(setting);
+  return setting ?? false;
+}
+
+export interface RunningServer {
+  url: string;
+  /** Accepts nothing new, lets what runs end for `graceMs`, then cuts it. Resolves when every connection is closed. */
+  close(graceMs: number): Promise<void>;
+}
+
+export async function startServer(
+  app: Express,
+  options: { host: string; port: number; tls: { cert: string; key: string } | null },
+): Promise<RunningServer> {
+  const server = createServer(app, options.tls);
+  server.on('clientError', answerClientError);
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(options.port, options.host, () => {
+      server.off('error', reject);
+      resolve();
+    });
+  });
+  const { address, family, port } = server.address() as AddressInfo;
+  const host = family === 'IPv6' ? `[${address}]` : address;
+  return {
+    url: `${options.tls === null ? 'http' : 'https'}://${host}:${port}`,
+    close: (graceMs) => close(server, graceMs),
+  };
+}
+
+function createServer(app: Express, tls: { cert: string; key: string } | null): Server {
+  const limits: ServerOptions = {
+    headersTimeout: HEADERS_MAX_MS,
+    requestTimeout: REQUEST_MAX_MS,
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    maxHeaderSize: HEADERS_MAX_BYTES,
+    connectionsCheckingInterval: HEADERS_MAX_MS / 4,
+  };
+  const listener = inOriginForm(app);
+  return tls === null ? createHttpServer(limits, listener) : createHttpsServer({ ...limits, ...tls }, listener);
+}
+
+/**
+ * `GET http://host/path` is legal (RFC 9112, 3.2.2), but Express answers one that does not parse with a page of its
+ * own, before any handler of ours.
+ */
+function inOriginForm(app: Express): RequestListener {
+  return (req, res) => {
+    const target = req.url ?? '/';
+    if (!target.startsWith('/') && URL.canParse(target)) {
+      const { pathname, search } = new URL(target);
+      req.url = `${pathname}${search}`;
+    } else if (!target.startsWith('/')) req.url = '/*';
+    app(req, res);
+  };
+}
+
+/** What Node could not read as a request. The connection is of no further use. */
+function answerClientError(error: NodeJS.ErrnoException, socket: Socket): void {
+  // After the first bytes of another answer on this connection, ours would be read as part of it.
+  if (error.code === 'ECONNRESET' || !socket.writable || socket.bytesWritten > 0) return void socket.destroy();
+  const [status, what] =
+    error.code === 'HPE_HEADER_OVERFLOW'
+      ? ['431 Request Header Fields Too Large', `the headers must be at most ${HEADERS_MAX_BYTES} bytes`]
+      : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+        ? ['408 Request Timeout', 'the request did not arrive in time']
+        : ['400 Bad Request', 'this is not a valid HTTP request'];
+  const problem = problemBody(new SallyportError('invalid_request', what), { requestId: randomUUID(), execId: null });
+  const body = JSON.stringify({ ...problem, status: Number.parseInt(status, 10) });
+  const head = `HTTP/1.1 ${status}\r\nContent-Type: application/problem+json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n`;
+  socket.end(head + body);
+}
+
+async function close(server: Server, graceMs: number): Promise<void> {
+  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+  const cut = setTimeout(() => server.closeAllConnections(), graceMs);
+  // A connection that is busy when the server closes is kept alive afterwards unless somebody looks again.
+  const idle = setInterval(() => server.closeIdleConnections(), IDLE_CHECK_MS);
+  await closed;
+  clearTimeout(cut);
+  clearInterval(idle);
+}
