@@ -25,7 +25,7 @@ interface Shared {
 interface Opening {
   trace: ConnectTrace;
   controller: AbortController;
-  /** Callers it was begun for; it may come to serve others. */
+  /** Callers that joined it; it may come to serve others. */
   waiters: Set<Waiter>;
 }
 
@@ -115,9 +115,18 @@ export class Host {
       this.#leave(waiter);
       waiter.serve(lease);
     }
-    const unserved = [...this.#waiters].filter((waiter) => waiter.opening === null);
-    while (unserved.length > 0 && this.#openings.size < OPENINGS_PER_HOST)
-      this.#dial(unserved.splice(0, EXECS_PER_SESSION));
+    for (const waiter of this.#waiters) if (waiter.opening === null) this.#join(waiter);
+  }
+
+  /** Waits for an opening with room, or for a new one; while all are busy, for whatever becomes free. */
+  #join(waiter: Waiter): void {
+    let opening = [...this.#openings].find(
+      ({ controller, waiters }) => !controller.signal.aborted && waiters.size < EXECS_PER_SESSION,
+    );
+    if (opening === undefined && this.#openings.size < OPENINGS_PER_HOST) opening = this.#dial(waiter.workspace);
+    if (opening === undefined) return;
+    opening.waiters.add(waiter);
+    waiter.opening = opening;
   }
 
   /** The most recently used session with a free place: rotating over many cost a fifth of the speed. */
@@ -178,17 +187,11 @@ export class Host {
     this.#reportEmpty();
   }
 
-  #dial(waiters: Waiter[]): void {
-    const first = waiters[0];
-    if (first === undefined) return;
-    const opening: Opening = {
-      trace: new ConnectTrace(),
-      controller: new AbortController(),
-      waiters: new Set(waiters),
-    };
-    for (const waiter of waiters) waiter.opening = opening;
+  #dial(workspace: Workspace): Opening {
+    const opening: Opening = { trace: new ConnectTrace(), controller: new AbortController(), waiters: new Set() };
     this.#openings.add(opening);
-    void this.#open(first.workspace, opening);
+    void this.#open(workspace, opening);
+    return opening;
   }
 
   /** Never rejects. */
