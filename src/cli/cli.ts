@@ -1,0 +1,98 @@
+/**
+ * The command line: finds the verb, loads only that verb's file, gives back an exit code.
+ *
+ * It never ends the process itself; main.ts does, with the code that `runCli` resolves with. The verbs that start
+ * servers live in main.ts and are handed in, so that help lists them and this folder knows nothing of the gateway.
+ * Decision: verbs are loaded on use, because a remote exec should cost little more than an empty node.
+ */
+import type { Command, CommanderError } from 'commander';
+import type { Io } from './io.ts';
+import { createOutput, EXIT, exitOfBroken, type Output } from './output.ts';
+import type { Verb, VerbContext } from './verb.ts';
+import { readVersion } from './version.ts';
+
+export interface ServerVerb {
+  description: string;
+  /** Gets what follows the verb; resolves with the exit code. */
+  run(args: string[]): Promise<number>;
+}
+
+interface ClientVerb {
+  description: string;
+  load(): Promise<{ verb: Verb }>;
+}
+
+const VERBS: Readonly<Record<string, ClientVerb>> = {
+  exec: { description: 'run one command in a workspace', load: () => import('./exec.ts') },
+  activity: { description: 'what was done, newest first', load: () => import('./activity.ts') },
+  workspace: { description: 'list, get, set, rename, delete', load: () => import('./workspace.ts') },
+  token: { description: 'create, list, revoke', load: () => import('./token.ts') },
+  org: { description: 'list, get, set, freeze, unfreeze (admin token)', load: () => import('./org.ts') },
+};
+
+/** `argv` without the interpreter and the program. */
+export async function runCli(
+  argv: readonly string[],
+  io: Io,
+  serverVerbs: Readonly<Record<string, ServerVerb>> = {},
+): Promise<number> {
+  const asksHelp = argv[0] === 'help';
+  const name = (asksHelp ? argv[1] : argv[0]) ?? '';
+  if (Object.hasOwn(serverVerbs, name)) {
+    return (await serverVerbs[name]?.run(asksHelp ? ['--help'] : argv.slice(1))) ?? EXIT.failed;
+  }
+  const output = createOutput(io);
+  const exitCode = await runVerb(name, argv, { io, output, serverVerbs });
+  return exitCode === 0 && output.broken.aborted ? exitOfBroken(output, EXIT.failed) : exitCode;
+}
+
+async function runVerb(
+  name: string,
+  argv: readonly string[],
+  { io, output, serverVerbs }: { io: Io; output: Output; serverVerbs: Readonly<Record<string, ServerVerb>> },
+): Promise<number> {
+  let exitCode = 0;
+  const context: VerbContext = {
+    io,
+    output,
+    action:
+      (act) =>
+      async (...args) => {
+        exitCode = await act(...args);
+      },
+  };
+  const program = await createProgram(output);
+  for (const [verb, { description, load }] of Object.entries(VERBS)) {
+    const command = program.command(verb).description(description);
+    if (verb === name) (await load()).verb.define(command, context);
+  }
+  for (const [verb, { description }] of Object.entries(serverVerbs)) program.command(verb).description(description);
+  try {
+    await program.parseAsync([...argv], { from: 'user' });
+    return exitCode;
+  } catch (error) {
+    if (!isCommanderError(error)) throw error;
+    await output.flush();
+    if (error.exitCode === 0) return 0;
+    return name === 'exec' ? EXIT.notStarted : EXIT.usage;
+  }
+}
+
+async function createProgram(output: Output): Promise<Command> {
+  const { Command } = await import('commander');
+  return new Command('sallyport')
+    .description("run one command on a tenant's own host over HTTPS and see its output live")
+    .version(readVersion(), '-V, --version', 'print the version')
+    .enablePositionalOptions()
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => void output.write('stdout', text),
+      writeErr: (text) => void output.write('stderr', text),
+    })
+    .showHelpAfterError('(--help shows the usage)');
+}
+
+/** commander ends by throwing: after help and version with exit code 0, after wrong usage with another. */
+function isCommanderError(error: unknown): error is CommanderError {
+  return error instanceof Error && 'exitCode' in error && 'code' in error;
+}

@@ -1,0 +1,49 @@
+/** `sallyport org`: tenants, with the admin token. Freezing one ends what it runs. */
+import type { OrgView } from '../client/wire.ts';
+import {
+  countOf,
+  definePlain,
+  type PlainCall,
+  type PlainFlags,
+  printItem,
+  printItems,
+  takeItems,
+  type Verb,
+} from './verb.ts';
+
+const TABLE = {
+  header: ['ID', 'NAME', 'FROZEN'],
+  row: (org: OrgView) => [org.id, org.name, org.frozen ? 'yes' : 'no'],
+};
+
+export const verb: Verb = {
+  define(command, context) {
+    const list = command.command('list').description('list orgs').option('--limit <n>', 'at most so many', '1000');
+    definePlain(list, context, async (call: PlainCall<PlainFlags & { limit: string }>) => {
+      const page = await takeItems(call.client.orgs.list, {}, countOf('--limit', call.flags.limit));
+      await printItems(call, page, TABLE);
+    });
+
+    definePlain(command.command('get <id>').description('show one org'), context, async (call, id = '') => {
+      await printItem(call, await call.client.orgs.get(id), TABLE);
+    });
+
+    const set = command
+      .command('set <id>')
+      .description('create or rename an org')
+      .requiredOption('--name <name>', 'what people call it');
+    definePlain(set, context, async (call: PlainCall<PlainFlags & { name: string }>, id = '') => {
+      await printItem(call, await call.client.orgs.put(id, { name: call.flags.name }), TABLE);
+    });
+
+    const freeze = command.command('freeze <id>').description('withdraw every right in an org, until unfrozen');
+    definePlain(freeze, context, async (call, id = '') => {
+      await printItem(call, await call.client.orgs.freeze(id), TABLE);
+    });
+
+    const unfreeze = command.command('unfreeze <id>').description('give the rights back');
+    definePlain(unfreeze, context, async (call, id = '') => {
+      await printItem(call, await call.client.orgs.unfreeze(id), TABLE);
+    });
+  },
+};
