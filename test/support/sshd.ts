@@ -1,0 +1,137 @@
+/**
+ * Real OpenSSH servers on loopback, for tests.
+ *
+ * Each has its own host key, configuration and port, takes one key pair made for it, and logs in the user that runs the
+ * tests (as root also any other user). Nothing of the machine's own sshd configuration is read.
+ */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { connect, createServer, type Socket } from 'node:net';
+import { tmpdir, userInfo } from 'node:os';
+import { join } from 'node:path';
+import ssh2 from 'ssh2';
+import { waitUntil } from './wait.ts';
+
+const BINARY = '/usr/sbin/sshd';
+
+/**
+ * For `describe.skipIf(!requireSshd())`. A machine without sshd may still run the other tests, after a loud word; where
+ * SALLYPORT_FORBID_SKIPS=1 it fails instead, so that no CI stays green by running less.
+ */
+export function requireSshd(): boolean {
+  if (existsSync(BINARY)) return true;
+  const message = `${BINARY} is missing: tests against a real SSH server cannot run (Debian: apt-get install openssh-server)`;
+  if (process.env.SALLYPORT_FORBID_SKIPS === '1') throw new Error(message);
+  console.warn(`\n!!! SKIPPED: ${message}\n`);
+  return false;
+}
+
+/** Other users than our own can be logged in, and made, by root only. */
+export function mayMakeUsers(): boolean {
+  return process.getuid?.() === 0;
+}
+
+export interface Sshd {
+  port: number;
+  /** The user that runs the tests. */
+  username: string;
+  /** OpenSSH PEM; accepted for every user. */
+  privateKey: string;
+  /** Wire bytes. */
+  hostKey: Buffer;
+  /** What it wrote to its log so far. */
+  log(): string;
+  /** One connected socket, as the session wants it: without Nagle. */
+  dial(): Promise<Socket>;
+  /** Ends it and every connection. */
+  stop(): Promise<void>;
+}
+
+/** `config`: further lines for sshd_config, for instance `MaxSessions 3` or `ForceCommand /bin/true`. */
+export async function startSshd(config: readonly string[] = []): Promise<Sshd> {
+  const folder = mkdtempSync(join(tmpdir(), 'sallyport-sshd-'));
+  const [userKey, hostKey] = [makeKeyPair(), makeKeyPair()];
+  // Read by sshd with the rights of whoever logs in.
+  execFileSync('chmod', ['755', folder]);
+  writeFileSync(join(folder, 'authorized_keys'), `${userKey.public}\n`, { mode: 0o644 });
+  writeFileSync(join(folder, 'host_key'), hostKey.private, { mode: 0o600 });
+  // Where sshd confines its unprivileged half; Debian makes it at boot, which a container never does.
+  if (mayMakeUsers()) mkdirSync('/run/sshd', { recursive: true, mode: 0o755 });
+
+  for (let attempt = 1; ; attempt++) {
+    const port = await freePort();
+    writeFileSync(join(folder, 'sshd_config'), configText(folder, port, config));
+    const server = spawn(BINARY, ['-D', '-e', '-f', join(folder, 'sshd_config')], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    let log = '';
+    server.stderr.setEncoding('utf8').on('data', (text: string) => (log += text));
+    const listening = await waitUntil('sshd listens or ends', () => {
+      if (server.exitCode !== null) return 'ended';
+      return log.includes(`listening on 127.0.0.1 port ${port}`) ? 'listening' : null;
+    });
+    if (listening === 'ended') {
+      // Somebody else may have taken the port since it was found free.
+      if (log.includes('Address already in use') && attempt < 3) continue;
+      throw new Error(`sshd did not start: ${log}`);
+    }
+    return {
+      port,
+      username: userInfo().username,
+      privateKey: userKey.private,
+      hostKey: Buffer.from(hostKey.public.split(' ')[1] ?? '', 'base64'),
+      log: () => log,
+      dial: () => dial(port),
+      stop: () => stop(server, folder),
+    };
+  }
+}
+
+function makeKeyPair(): { private: string; public: string } {
+  return ssh2.utils.generateKeyPairSync('ed25519');
+}
+
+function configText(folder: string, port: number, config: readonly string[]): string {
+  const lines = [
+    // sshd takes the first value it meets, so what the test asks for stands first.
+    ...config,
+    `Port ${port}`,
+    'ListenAddress 127.0.0.1',
+    `HostKey ${join(folder, 'host_key')}`,
+    `AuthorizedKeysFile ${join(folder, 'authorized_keys')}`,
+    'AuthenticationMethods publickey',
+    'PermitRootLogin prohibit-password',
+    'StrictModes no',
+    'UsePAM no',
+    'PidFile none',
+    'PrintMotd no',
+    'MaxStartups 200',
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  server.close();
+  await once(server, 'close');
+  if (address === null || typeof address === 'string') throw new Error('bug: a TCP server has a port');
+  return address.port;
+}
+
+async function dial(port: number): Promise<Socket> {
+  const socket = connect({ host: '127.0.0.1', port, noDelay: true });
+  await once(socket, 'connect');
+  return socket;
+}
+
+/** The children that serve connections end with their sockets; those that do not are ended with the server. */
+async function stop(server: ChildProcess, folder: string): Promise<void> {
+  if (server.exitCode === null) {
+    server.kill('SIGTERM');
+    await once(server, 'exit');
+  }
+  rmSync(folder, { recursive: true, force: true });
+}
