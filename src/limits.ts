@@ -40,6 +40,8 @@ export const OUTPUT_BUFFER_MAX_BYTES = 1024 * 1024;
 export const EXECS_PER_SESSION = 8;
 /** An unused connection is closed after this. */
 export const SESSION_IDLE_MS = 60_000;
+/** A session older than this takes no new execs: an EC2 Instance Connect tunnel is cut after one hour, exec runs are minutes. */
+export const SESSION_MAX_AGE_MS = 50 * 60_000;
 /** An opening belongs to the pool, not to a caller; no caller may wait longer than this either. */
 export const SESSION_OPEN_MAX_MS = CONNECT_TIMEOUT_MAX_S * 1000;
 /** OpenSSH MaxStartups is 10:30:100: more than 10 unauthenticated connections at once are dropped at random. */
@@ -58,3 +60,10 @@ export const TOKEN_LIFE_DEFAULT_S = 24 * 3600;
 export const REFUSED_ROWS_PER_MINUTE = 60;
 /** Audit summaries, in characters (not bytes: half a character is no valid text). */
 export const SUMMARY_MAX_CHARS = 200;
+
+/** On SIGTERM running execs may go on for this long; orchestrators commonly kill after 30 s. */
+export const DRAIN_GRACE_MS = 15_000;
+/** Stopping: how long rows may take to become durable. */
+export const FLUSH_MAX_MS = 5_000;
+/** /readyz: how long the database may take to answer. */
+export const READY_CHECK_MS = 2_000;

@@ -17,7 +17,9 @@ export interface RunningExecs {
   cancel(key: { orgId: string; workspaceId: string; execId: string }, cause: EndCause): Promise<void> | null;
   readonly size: number;
   count(by: { orgId?: string; workspaceId?: string; jti?: string }): number;
-  /** Resolves when all have ended. */
+  /** Resolves when all that run now have ended by themselves. */
+  idle(): Promise<void>;
+  /** Ends all; resolves when all have ended. */
   endAll(cause: EndCause): Promise<void>;
 }
 
@@ -48,6 +50,9 @@ export function createRunningExecs(): RunningExecs {
       let count = 0;
       for (const { exec } of execs.values()) if (matches(exec, by)) count += 1;
       return count;
+    },
+    async idle() {
+      await Promise.all([...execs.values()].map(({ ended }) => ended));
     },
     async endAll(cause) {
       const all = [...execs.values()];

@@ -1,0 +1,135 @@
+#!/usr/bin/env node
+/**
+ * The program `sallyport`: hands client verbs to cli/, runs the server verbs itself. Nothing imports this file.
+ *
+ * Everything is loaded on use, so that `--version` and a remote exec do not pay for a server.
+ */
+import type { ServerVerb } from './cli/cli.ts';
+
+type Env = NodeJS.ProcessEnv;
+
+const SERVER_VERBS: Readonly<Record<string, ServerVerb>> = {
+  serve: { description: 'start the gateway (settings from the environment)', run: serve },
+  demo: {
+    description: 'start gateway, embedded database and lab on loopback; --once runs one exec and ends',
+    run: demo,
+  },
+  migrate: { description: 'bring the database to this version', run: migrate },
+  lab: { description: 'start the EC2 look-alike alone', run: lab },
+};
+
+async function serve(args: string[]): Promise<number> {
+  if (!expectArgs('serve', args, [])) return 2;
+  const { config, log } = await settings(process.env);
+  const { startGateway } = await import('./serve.ts');
+  const gateway = await startGateway(config, log);
+  process.stdout.write(`sallyport is listening on ${gateway.url}\n`);
+  await untilStopped((graceMs) => gateway.stop(graceMs));
+  return 0;
+}
+
+async function demo(args: string[]): Promise<number> {
+  if (!expectArgs('demo', args, ['--once'])) return 2;
+  const once = args.includes('--once');
+  const { config, log } = await settings({ SALLYPORT_LOG_LEVEL: 'warn', ...process.env });
+  const { execOnce, startDemo, welcome } = await import('./demo.ts');
+  const running = await startDemo(config, { log, env: process.env });
+  if (once) {
+    try {
+      return await execOnce(running.file, (line) => process.stdout.write(`${line}\n`));
+    } finally {
+      await running.stop(0);
+    }
+  }
+  process.stdout.write(welcome(running.file));
+  await untilStopped((graceMs) => running.stop(graceMs));
+  return 0;
+}
+
+async function migrate(args: string[]): Promise<number> {
+  if (!expectArgs('migrate', args, [])) return 2;
+  const { config, log } = await settings(process.env);
+  const { openDatabase } = await import('./db/database.ts');
+  const { migrateDatabase } = await import('./db/migrate.ts');
+  const url = config.migrateDatabaseUrl ?? config.databaseUrl;
+  if (url === null) {
+    const database = await openDatabase({
+      url: null,
+      migrateUrl: null,
+      dataDir: config.dataDir,
+      replica: 'migrate',
+      log,
+    });
+    await database.close();
+    process.stdout.write('the embedded database is up to date\n');
+    return 0;
+  }
+  const applied = await migrateDatabase({ url, log });
+  process.stdout.write(applied.length === 0 ? 'the database is up to date\n' : `applied ${applied.join(', ')}\n`);
+  return 0;
+}
+
+async function lab(args: string[]): Promise<number> {
+  if (!expectArgs('lab', args, [])) return 2;
+  const { config, log } = await settings(process.env);
+  const { join } = await import('node:path');
+  const { startLab } = await import('./lab/lab.ts');
+  const running = await startLab({ dataDir: join(config.dataDir, 'lab'), log });
+  process.stdout.write(`the lab is listening on ${running.url}; for a gateway beside it:
+
+export AWS_REGION=${running.region} AWS_ACCESS_KEY_ID=${running.accessKeyId} AWS_SECRET_ACCESS_KEY=${running.secretAccessKey}
+export AWS_ENDPOINT_URL_EC2=${running.url} AWS_ENDPOINT_URL_EC2_INSTANCE_CONNECT=${running.url} SALLYPORT_LAB_TUNNEL_URL=${running.tunnelUrl}
+
+${running.instances.map(({ id, osUser }) => `${id}  ${osUser}`).join('\n')}
+`);
+  await untilStopped(() => running.stop());
+  return 0;
+}
+
+async function settings(env: Env) {
+  const { readConfig } = await import('./config.ts');
+  const { createLog } = await import('./log.ts');
+  const config = readConfig(env);
+  const log = createLog(config.logLevel);
+  for (const warning of config.warnings) log.warn({}, warning);
+  return { config, log };
+}
+
+/** The first signal drains, the second one stops at once. Resolves when everything is down. */
+async function untilStopped(stop: (graceMs?: number) => Promise<void>): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    let asked = 0;
+    const onSignal = (): void => {
+      asked += 1;
+      stop(asked === 1 ? undefined : 0).then(resolve, reject);
+    };
+    process.on('SIGINT', onSignal);
+    process.on('SIGTERM', onSignal);
+  });
+}
+
+function expectArgs(verb: string, args: readonly string[], known: readonly string[]): boolean {
+  const unknown = args.find((arg) => !known.includes(arg));
+  if (unknown === undefined) return true;
+  const expected = known.length === 0 ? 'no arguments; settings come from the environment' : known.join(' ');
+  process.stderr.write(`sallyport ${verb} takes ${expected}\n`);
+  return false;
+}
+
+async function main(argv: string[]): Promise<number> {
+  if (argv.length === 1 && (argv[0] === '--version' || argv[0] === '-V')) {
+    const { readVersion } = await import('./cli/version.ts');
+    process.stdout.write(`${readVersion()}\n`);
+    return 0;
+  }
+  const { runCli } = await import('./cli/cli.ts');
+  const { processIo } = await import('./cli/io.ts');
+  return await runCli(argv, processIo(), SERVER_VERBS);
+}
+
+try {
+  process.exitCode = await main(process.argv.slice(2));
+} catch (error) {
+  process.stderr.write(`sallyport: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.exitCode = 1;
+}

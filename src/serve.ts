@@ -1,0 +1,141 @@
+/**
+ * The gateway as a running thing: config → database → drivers → pool → server, and back down again.
+ *
+ * It starts in the order in which one part needs the next and stops in the opposite one: not ready, no new execs, running
+ * execs get DRAIN_GRACE_MS, then they are ended as `drained`, rows are made durable, connections closed.
+ */
+import { randomUUID } from 'node:crypto';
+import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import type { Logger } from 'pino';
+import { createVerifier, generateSigningKey, loadSigningKey, type SigningKey } from './access/token.ts';
+import type { Config } from './config.ts';
+import { type Database, openDatabase } from './db/database.ts';
+import { createAws } from './drivers/aws.ts';
+import { createEc2Driver } from './drivers/ec2.ts';
+import { SallyportError } from './errors.ts';
+import { EndCause } from './exec/cause.ts';
+import { createExec } from './exec/exec.ts';
+import { createRunningExecs, type RunningExecs } from './exec/running.ts';
+import { createApp, startServer } from './http/server.ts';
+import { DRAIN_GRACE_MS, FLUSH_MAX_MS, READY_CHECK_MS } from './limits.ts';
+import { createPool, type Pool } from './sessions/pool.ts';
+import type { Driver } from './sessions/session.ts';
+import type { DriverName } from './workspace.ts';
+
+export interface Gateway {
+  url: string;
+  database: Database;
+  signingKey: SigningKey;
+  pool: Pool;
+  /** Drains and stops. `graceMs`: how long running execs may go on. Safe to call twice; the shorter grace wins. */
+  stop(graceMs?: number): Promise<void>;
+}
+
+export async function startGateway(config: Config, log: Logger): Promise<Gateway> {
+  mkdirSync(config.dataDir, { recursive: true, mode: 0o700 });
+  const signingKey = await loadSigningKey(config.signingKey ?? (await keptSigningKey(config.dataDir)));
+  const replica = `${hostname()}-${process.pid}-${randomUUID().slice(0, 8)}`;
+  const database = await openDatabase({
+    url: config.databaseUrl,
+    migrateUrl: config.migrateDatabaseUrl,
+    dataDir: config.dataDir,
+    replica,
+    log,
+  });
+  const pool = createPool({ drivers: createDrivers(config, database, log) });
+  const running = createRunningExecs();
+  let draining = false;
+
+  const app = createApp({
+    verifier: createVerifier({ key: signingKey, adminToken: config.adminToken }),
+    signingKey,
+    directory: database.directory,
+    tokens: database.tokens,
+    registry: database.registry,
+    audit: database.audit,
+    exec: createExec({ pool }),
+    running,
+    limits: config.limits,
+    processOrgId: config.orgId,
+    trustProxy: config.trustProxy,
+    ready: () => readiness(database, draining),
+    draining: () => draining,
+    log,
+  });
+
+  try {
+    const server = await startServer(app, { host: config.host, port: config.port, tls: config.tls });
+    log.info({ url: server.url, replica }, 'ready');
+    const hasten = new AbortController();
+    const stopAll = async (graceMs: number): Promise<void> => {
+      draining = true;
+      await drain(running, graceMs, hasten.signal);
+      await server.close(1000);
+      await database.audit.flush(AbortSignal.timeout(FLUSH_MAX_MS));
+      pool.close();
+      await database.close();
+      log.info({}, 'stopped');
+    };
+    let stopping: Promise<void> | null = null;
+    return {
+      url: server.url,
+      database,
+      signingKey,
+      pool,
+      stop(graceMs = DRAIN_GRACE_MS) {
+        if (stopping !== null && graceMs === 0) hasten.abort();
+        stopping ??= stopAll(graceMs);
+        return stopping;
+      },
+    };
+  } catch (error) {
+    pool.close();
+    await database.close();
+    throw error;
+  }
+}
+
+function createDrivers(config: Config, database: Database, log: Logger): ReadonlyMap<DriverName, Driver> {
+  const ec2 = createEc2Driver({
+    aws: createAws({ log }),
+    pins: database.pins,
+    hostKeys: config.hostKeys,
+    route: config.route,
+    orgTag: config.orgTag,
+    lab: config.labTunnelUrl === null ? null : { tunnelUrl: config.labTunnelUrl },
+  });
+  return new Map([[ec2.name, ec2]]);
+}
+
+/** Made once and kept beside the embedded database; 0600. */
+async function keptSigningKey(dataDir: string): Promise<string> {
+  const file = join(dataDir, 'signing-key.pem');
+  if (!existsSync(file)) writeFileSync(file, await generateSigningKey(), { mode: 0o600, flag: 'wx' });
+  chmodSync(file, 0o600);
+  return readFileSync(file, 'utf8');
+}
+
+async function readiness(database: Database, draining: boolean): Promise<{ ok: boolean; reasons: string[] }> {
+  const reasons = draining ? ['draining: the gateway is stopping'] : [];
+  try {
+    await database.ping(AbortSignal.timeout(READY_CHECK_MS));
+  } catch (error) {
+    reasons.push(`database: ${error instanceof SallyportError ? error.message : 'it does not answer'}`);
+  }
+  return { ok: reasons.length === 0, reasons };
+}
+
+/** Running execs get their time, then they are ended; resolves when none is left. */
+async function drain(running: RunningExecs, graceMs: number, hasten: AbortSignal): Promise<void> {
+  const grace = AbortSignal.any([AbortSignal.timeout(graceMs), hasten]);
+  await Promise.race([
+    running.idle(),
+    new Promise<void>((resolve) => {
+      if (grace.aborted) resolve();
+      grace.addEventListener('abort', () => resolve(), { once: true });
+    }),
+  ]);
+  await running.endAll(new EndCause('drained', 'the gateway is stopping and ended the program'));
+}
