@@ -6,31 +6,16 @@
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { connect, createServer, type Socket } from 'node:net';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
-import ssh2 from 'ssh2';
+import { killNow, processTable } from './processes.ts';
+import { isRoot } from './requirements.ts';
+import { newKeyPair } from './ssh-keys.ts';
 import { waitUntil } from './wait.ts';
 
 const BINARY = '/usr/sbin/sshd';
-
-/**
- * For `describe.skipIf(!requireSshd())`. A machine without sshd may still run the other tests, after a loud word; where
- * SALLYPORT_FORBID_SKIPS=1 it fails instead, so that no CI stays green by running less.
- */
-export function requireSshd(): boolean {
-  if (existsSync(BINARY)) return true;
-  const message = `${BINARY} is missing: tests against a real SSH server cannot run (Debian: apt-get install openssh-server)`;
-  if (process.env.SALLYPORT_FORBID_SKIPS === '1') throw new Error(message);
-  console.warn(`\n!!! SKIPPED: ${message}\n`);
-  return false;
-}
-
-/** Other users than our own can be logged in, and made, by root only. */
-export function mayMakeUsers(): boolean {
-  return process.getuid?.() === 0;
-}
 
 export interface Sshd {
   port: number;
@@ -42,22 +27,22 @@ export interface Sshd {
   hostKey: Buffer;
   /** What it wrote to its log so far. */
   log(): string;
-  /** One connected socket, as the session wants it: without Nagle. */
-  dial(): Promise<Socket>;
-  /** Ends it and every connection. */
+  /** Kills what serves the open connections, as a crash does; the programs they started live on. */
+  cutConnections(): void;
+  /** Ends the server. Close the sessions before: what serves a connection ends with its socket. */
   stop(): Promise<void>;
 }
 
 /** `config`: further lines for sshd_config, for instance `MaxSessions 3` or `ForceCommand /bin/true`. */
 export async function startSshd(config: readonly string[] = []): Promise<Sshd> {
   const folder = mkdtempSync(join(tmpdir(), 'sallyport-sshd-'));
-  const [userKey, hostKey] = [makeKeyPair(), makeKeyPair()];
+  const [userKey, hostKey] = [newKeyPair(), newKeyPair()];
   // Read by sshd with the rights of whoever logs in.
   execFileSync('chmod', ['755', folder]);
-  writeFileSync(join(folder, 'authorized_keys'), `${userKey.public}\n`, { mode: 0o644 });
-  writeFileSync(join(folder, 'host_key'), hostKey.private, { mode: 0o600 });
+  writeFileSync(join(folder, 'authorized_keys'), `${userKey.publicKey}\n`, { mode: 0o644 });
+  writeFileSync(join(folder, 'host_key'), hostKey.privateKey, { mode: 0o600 });
   // Where sshd confines its unprivileged half; Debian makes it at boot, which a container never does.
-  if (mayMakeUsers()) mkdirSync('/run/sshd', { recursive: true, mode: 0o755 });
+  if (isRoot()) mkdirSync('/run/sshd', { recursive: true, mode: 0o755 });
 
   for (let attempt = 1; ; attempt++) {
     const port = await freePort();
@@ -74,22 +59,19 @@ export async function startSshd(config: readonly string[] = []): Promise<Sshd> {
     if (listening === 'ended') {
       // Somebody else may have taken the port since it was found free.
       if (log.includes('Address already in use') && attempt < 3) continue;
+      rmSync(folder, { recursive: true });
       throw new Error(`sshd did not start: ${log}`);
     }
     return {
       port,
       username: userInfo().username,
-      privateKey: userKey.private,
-      hostKey: Buffer.from(hostKey.public.split(' ')[1] ?? '', 'base64'),
+      privateKey: userKey.privateKey,
+      hostKey: Buffer.from(hostKey.publicKey.split(' ')[1] ?? '', 'base64'),
       log: () => log,
-      dial: () => dial(port),
+      cutConnections: () => serving(server.pid ?? 0).forEach(killNow),
       stop: () => stop(server, folder),
     };
   }
-}
-
-function makeKeyPair(): { private: string; public: string } {
-  return ssh2.utils.generateKeyPairSync('ed25519');
 }
 
 function configText(folder: string, port: number, config: readonly string[]): string {
@@ -121,13 +103,12 @@ async function freePort(): Promise<number> {
   return address.port;
 }
 
-async function dial(port: number): Promise<Socket> {
-  const socket = connect({ host: '127.0.0.1', port, noDelay: true });
-  await once(socket, 'connect');
-  return socket;
+/** sshd forks for each connection, and again below that for the user; both are named `sshd: …`. */
+function serving(parent: number): number[] {
+  const children = processTable().filter((row) => row.parent === parent && row.args[0]?.startsWith('sshd:'));
+  return children.flatMap(({ pid }) => [...serving(pid), pid]);
 }
 
-/** The children that serve connections end with their sockets; those that do not are ended with the server. */
 async function stop(server: ChildProcess, folder: string): Promise<void> {
   if (server.exitCode === null) {
     server.kill('SIGTERM');

@@ -1,9 +1,11 @@
 /** What the parts of the suite share: a session, programs on it, and nothing left behind. */
 import { createHash, randomUUID } from 'node:crypto';
+import * as fc from 'fast-check';
 import { afterAll, afterEach, beforeAll } from 'vitest';
 import type { Exit, OutputChunk, Process, Session, StartSpec } from '../../../src/sessions/session.ts';
 import { killCarrying } from '../../support/processes.ts';
 import { within } from '../../support/wait.ts';
+import quoting from '../../vectors/argv-quoting.json' with { type: 'json' };
 
 /** The host behind the session is this machine: the suite looks at its process table and its files. */
 export interface Opened {
@@ -143,3 +145,12 @@ export function parseEchoedArgv(stdout: Buffer): string[] {
   if (Number(count) !== args.length) throw new Error(`echo-argv counted ${count}, ${args.length} arrived`);
   return args;
 }
+
+/** Any text that argv can carry: every code point but NUL, whole characters only. */
+export const anyArgument = fc
+  .oneof(
+    fc.string({ unit: 'binary', maxLength: 40 }),
+    fc.string({ unit: fc.constantFrom(...` \t\n\r'"\\$\`!*?[]{}()<>|&;#~=%^-\0aé😀`), maxLength: 24 }),
+    fc.constantFrom(...quoting.map(({ text }) => text)),
+  )
+  .map((text) => text.replaceAll('\0', ''));

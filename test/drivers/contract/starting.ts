@@ -11,16 +11,7 @@ import { FIXTURES, fixture } from '../../support/fixtures.ts';
 import { carryingExecId, environmentOf, processTable } from '../../support/processes.ts';
 import { waitUntil, within } from '../../support/wait.ts';
 import quoting from '../../vectors/argv-quoting.json' with { type: 'json' };
-import { exitOf, parseEchoedArgv, type Rig, readLines } from './rig.ts';
-
-/** Any text that argv can carry: every code point but NUL, whole characters only. */
-const anyArgument = fc
-  .oneof(
-    fc.string({ unit: 'binary', maxLength: 40 }),
-    fc.string({ unit: fc.constantFrom(...` \t\n\r'"\\$\`!*?[]{}()<>|&;#~=%^-\0aé😀`), maxLength: 24 }),
-    fc.constantFrom(...quoting.map(({ text }) => text)),
-  )
-  .map((text) => text.replaceAll('\0', ''));
+import { anyArgument, exitOf, parseEchoedArgv, type Rig, readLines } from './rig.ts';
 
 /** Variables that one shell or another keeps for itself. */
 const SPECIAL_NAMES = [
