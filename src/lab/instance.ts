@@ -8,12 +8,12 @@
 import { mkdirSync } from 'node:fs';
 import { createServer, type Server as NetServer, type Socket } from 'node:net';
 import { join } from 'node:path';
-import ssh2, { type AuthContext, type Connection, type ServerChannel, type Session } from 'ssh2';
+import ssh2, { type AuthContext, type Connection, type Session } from 'ssh2';
 import type { LabContext } from './lab-context.ts';
 import type { Pipes } from './pipes.ts';
 import type { ProgramSessions } from './processes.ts';
-import { type Program, startProgram } from './program.ts';
-import { keepTakingRequests } from './ssh2-server.ts';
+import { type ProgramSpec, type SendSignal, startProgram } from './program.ts';
+import { SessionChannel } from './ssh2-server.ts';
 import type { HostKey, InstanceRecord } from './world.ts';
 import { newHostKey } from './world.ts';
 
@@ -32,7 +32,6 @@ interface Login {
   user: string;
   /** Address and port of the client. */
   peer: string;
-  connection: Connection;
 }
 
 /** As OpenSSH. */
@@ -130,7 +129,7 @@ export class Instance {
     const { context } = this.#options;
     const counts = context.counters.instance(this.id);
     let user = '';
-    let sessions = 0;
+    const open = new Set<SessionChannel>();
     // A client that breaks the protocol or goes away; its socket closes, which is all there is to do.
     connection.on('error', () => undefined);
     connection.on('authentication', (auth: AuthContext) => {
@@ -144,16 +143,17 @@ export class Instance {
     connection.on('ready', () => {
       counts.logins += 1;
     });
+    connection.on('close', () => {
+      for (const channel of open) channel.lose();
+    });
     connection.on('session', (accept, reject) => {
       const limit = context.faults.peek('max_sessions', this.id)?.value ?? MAX_SESSIONS;
-      if (sessions >= limit) return reject();
-      sessions += 1;
+      if (open.size >= limit) return reject();
       counts.channels += 1;
       const session = accept();
-      session.once('close', () => {
-        sessions -= 1;
-      });
-      this.#serveSession(session, { user, peer, connection });
+      const channel = new SessionChannel(session, connection, () => open.delete(channel));
+      open.add(channel);
+      this.#serveSession(session, channel, { user, peer });
     });
   }
 
@@ -168,49 +168,34 @@ export class Instance {
     return key.verify(auth.blob, auth.signature, auth.hashAlgo);
   }
 
-  #serveSession(session: Session, login: Login): void {
-    keepTakingRequests(session);
-    let program: Program | null = null;
-    let gone = false;
-    const letGo = () => {
-      gone = true;
-      program?.letGo();
-    };
-    session.once('close', letGo);
-    login.connection.once('close', letGo);
+  #serveSession(session: Session, channel: SessionChannel, login: Login): void {
+    let sendSignal: SendSignal = () => false;
     session.on('signal', (accept, reject, { name }) => {
       if (this.#options.context.faults.take('signal_ignored', this.id) !== null) return;
-      const delivered = program?.signal(name) ?? false;
+      const delivered = sendSignal(name);
       // Both are absent when the client wants no reply, which is usual for signals.
       const answer: (() => void) | undefined = delivered ? accept : reject;
       answer?.();
     });
     session.once('exec', (accept, _reject, { command }) => {
-      const channel = accept();
-      this.#start(channel, command, login).then(
-        (started) => {
-          program = started;
-          if (gone) started?.letGo();
+      const fromClient = channel.open(accept);
+      startProgram(channel, fromClient, this.#spec(command, login), this.#options).then(
+        (send) => {
+          sendSignal = send;
         },
-        (error: unknown) => this.#startFailed(channel, error),
+        (error: unknown) => {
+          this.#options.context.log.error({ err: error, instanceId: this.id }, 'a program could not be started');
+          channel.sendExitCode(255);
+          channel.close();
+        },
       );
     });
   }
 
-  #start(channel: ServerChannel, command: string, login: Login): Promise<Program | null> {
+  #spec(command: string, login: Login): ProgramSpec {
     const { shell, context } = this.#options;
     const asked = context.faults.take('no_shell', this.id) === null ? command : NO_SHELL;
-    return startProgram(
-      channel,
-      { shell, command: asked, cwd: this.home, env: this.#environment(login) },
-      this.#options,
-    );
-  }
-
-  #startFailed(channel: ServerChannel, error: unknown): void {
-    this.#options.context.log.error({ err: error, instanceId: this.id }, 'a program could not be started');
-    channel.exit(255);
-    channel.close();
+    return { shell, command: asked, cwd: this.home, env: this.#environment(login) };
   }
 
   /** What sshd sets, and nothing of the lab's own environment. */

@@ -78,7 +78,7 @@ export async function startLab(options: LabOptions): Promise<Lab> {
   const context = newContext(world, options, nowMs);
   const homesDir = join(options.dataDir, 'home');
   const sessions = new ProgramSessions(homesDir);
-  const pipes = new Pipes(join(options.dataDir, 'pipes'));
+  const pipes = new Pipes();
   const instances = world.instances.map((record, index) => {
     const { osUser = DEFAULT_OS_USER, shell = DEFAULT_SHELL } = options.specs?.[index] ?? {};
     return new Instance({ record, osUser, shell, homesDir, pipes, sessions, context });

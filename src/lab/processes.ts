@@ -30,30 +30,34 @@ export class ProgramSessions {
 
   /** Kills until nothing is left. Rejects when something will not go. Without /proc only process groups can be reached. */
   async endAll(): Promise<void> {
+    await endProcesses((process) => this.#isOurs(process));
     for (const id of this.#ids) if (!this.#ended.has(id)) killQuietly(-id);
-    await endProcesses((pid) => this.#isOurs(pid));
   }
 
-  #isOurs(pid: number): boolean {
-    const stat = readStat(pid);
-    if (stat === null) return false;
+  #isOurs({ pid, sessionId }: ProcessEntry): boolean {
     return (
-      this.#ids.has(stat.sessionId) || readEnvironment(pid).some((entry) => entry.startsWith(`HOME=${this.#homesDir}/`))
+      this.#ids.has(sessionId) || readEnvironment(pid).some((entry) => entry.startsWith(`HOME=${this.#homesDir}/`))
     );
   }
 
   #forgetEmpty(): void {
-    const living = new Set(findProcesses(() => true).map((pid) => readStat(pid)?.sessionId));
+    const living = new Set(listProcesses().map(({ sessionId }) => sessionId));
     for (const id of this.#ended) if (!living.has(id)) this.#ids.delete(id);
     this.#ended.clear();
   }
 }
 
-/** Kills what satisfies `test` until nothing does. Rejects when something will not go. */
-export async function endProcesses(test: (pid: number) => boolean): Promise<void> {
+export interface ProcessEntry {
+  pid: number;
+  parentPid: number;
+  sessionId: number;
+}
+
+/** Kills what satisfies `test`, with all descendants, until nothing does. Rejects when something will not go. */
+export async function endProcesses(test: (process: ProcessEntry) => boolean): Promise<void> {
   const deadlineMs = Date.now() + END_WITHIN_MS;
   for (;;) {
-    const left = findProcesses(test);
+    const left = withDescendants(listProcesses(), test);
     if (left.length === 0) return;
     if (Date.now() > deadlineMs) throw new Error(`processes of the lab will not end: ${left.join(', ')}`);
     for (const pid of left) killQuietly(pid);
@@ -61,19 +65,32 @@ export async function endProcesses(test: (pid: number) => boolean): Promise<void
   }
 }
 
-/** Pids that satisfy `test`; zombies count as gone, and this process is never among them. */
-function findProcesses(test: (pid: number) => boolean): number[] {
-  const names = readQuietly(() => readdirSync('/proc')) ?? [];
-  const pids = names.filter((name) => /^\d+$/.test(name)).map(Number);
-  return pids.filter((pid) => pid !== process.pid && readStat(pid)?.state !== 'Z' && test(pid));
+function withDescendants(all: readonly ProcessEntry[], test: (process: ProcessEntry) => boolean): number[] {
+  const chosen = new Set(all.filter(test).map(({ pid }) => pid));
+  let before = -1;
+  while (chosen.size > before) {
+    before = chosen.size;
+    for (const { pid, parentPid } of all) if (chosen.has(parentPid)) chosen.add(pid);
+  }
+  return [...chosen];
 }
 
-/** The name in parentheses may hold spaces and parentheses, so the fields are counted from the last one. */
-export function readStat(pid: number): { state: string; parentPid: number; sessionId: number } | null {
+/** Every process but this one and zombies. */
+export function listProcesses(): ProcessEntry[] {
+  const names = readQuietly(() => readdirSync('/proc')) ?? [];
+  return names.flatMap((name) => {
+    const pid = Number(name);
+    if (!Number.isInteger(pid) || pid === process.pid) return [];
+    return readStat(pid) ?? [];
+  });
+}
+
+/** Null for a zombie. The name in parentheses may hold spaces and parentheses, so fields are counted from the last one. */
+function readStat(pid: number): ProcessEntry | null {
   const text = readQuietly(() => readFileSync(`/proc/${pid}/stat`, 'latin1'));
   if (text === null) return null;
-  const [state = '', parent, , session] = text.slice(text.lastIndexOf(')') + 2).split(' ');
-  return { state, parentPid: Number(parent), sessionId: Number(session) };
+  const [state, parent, , session] = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  return state === 'Z' ? null : { pid, parentPid: Number(parent), sessionId: Number(session) };
 }
 
 /** As the process was started; empty when it is another user's. */

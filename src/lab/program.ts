@@ -1,17 +1,16 @@
 /**
  * One program of an instance: a local process in a session of its own, tied to an SSH channel the way OpenSSH does it
  * without a terminal. The exit status goes out when the process has ended, whoever still holds its output; the channel
- * closes when both outputs have ended as well. A channel that dies closes the pipes and kills nothing.
+ * closes when both outputs have ended as well. A client that goes away closes the pipes and kills nothing.
  */
 import { spawn } from 'node:child_process';
 import { closeSync } from 'node:fs';
-import { Socket } from 'node:net';
 import { constants } from 'node:os';
 import { basename } from 'node:path';
-import type { ServerChannel } from 'ssh2';
-import type { Pipes } from './pipes.ts';
+import type { Readable, Writable } from 'node:stream';
+import type { Pipes, ProgramPipes } from './pipes.ts';
 import type { ProgramSessions } from './processes.ts';
-import { sendEof, writeOne } from './ssh2-server.ts';
+import type { SessionChannel } from './ssh2-server.ts';
 
 export interface ProgramSpec {
   /** The login shell, which runs `command`. */
@@ -22,14 +21,8 @@ export interface ProgramSpec {
   env: Readonly<Record<string, string>>;
 }
 
-export interface Program {
-  /** Also the id of its session and first process group. */
-  readonly pid: number;
-  /** To the process group. `name` without SIG. False: no such signal, or nobody left. */
-  signal(name: string): boolean;
-  /** Closes the program's pipes; what it does then is its own business. */
-  letGo(): void;
-}
+/** Sends a signal, named without SIG, to the process group. False: no such signal, or nobody left. */
+export type SendSignal = (name: string) => boolean;
 
 /** Output read ahead of the channel, per stream. */
 const READ_AHEAD_BYTES = 256 * 1024;
@@ -37,49 +30,57 @@ const READ_AHEAD_BYTES = 256 * 1024;
 /** What a client may ask for; OpenSSH knows no others. */
 const SIGNALS = ['ABRT', 'ALRM', 'FPE', 'HUP', 'INT', 'KILL', 'PIPE', 'QUIT', 'SEGV', 'TERM', 'USR1', 'USR2'];
 
-/** Null: it could not be started, and the channel has been told. */
+interface Surroundings {
+  pipes: Pipes;
+  sessions: ProgramSessions;
+}
+
+/** `fromClient` is what the client sends to the channel. */
 export async function startProgram(
-  channel: ServerChannel,
+  channel: SessionChannel,
+  fromClient: NodeJS.ReadableStream,
   spec: ProgramSpec,
-  { pipes, sessions }: { pipes: Pipes; sessions: ProgramSessions },
-): Promise<Program | null> {
-  const [stdin, stdout, stderr] = await pipes.open(3, (index) => (index === 0 ? 'write' : 'read'));
-  if (!stdin || !stdout || !stderr) throw new Error('bug: three pipes were asked for');
+  { pipes, sessions }: Surroundings,
+): Promise<SendSignal> {
+  const { child, input, output } = spawnPiped(spec, await pipes.open(), channel);
+  const letGo = () => {
+    input.destroy();
+    output.destroy();
+  };
+  const ended = (code: number | null, signal: NodeJS.Signals | null) => {
+    input.destroy();
+    sendExit(channel, code, signal);
+    output.exited();
+  };
+  child.once('error', (error) => {
+    output.take('stderr', Buffer.from(`${spec.shell}: ${error.message}\n`));
+    ended(1, null);
+  });
+  child.once('exit', ended);
+  feedInput(fromClient, input);
+  if (channel.gone) letGo();
+  else channel.whenGone(letGo);
+  const { pid } = child;
+  if (pid === undefined) return () => false;
+  sessions.started(pid);
+  child.once('exit', () => sessions.leaderEnded(pid));
+  return (name) => SIGNALS.includes(name) && signalGroup(pid, `SIG${name}` as NodeJS.Signals);
+}
+
+function spawnPiped(spec: ProgramSpec, piped: ProgramPipes | null, channel: SessionChannel) {
   const child = spawn(spec.shell, ['-c', spec.command], {
     argv0: basename(spec.shell),
     cwd: spec.cwd,
     env: { ...spec.env },
     detached: true,
-    stdio: [stdin.readFd, stdout.writeFd, stderr.writeFd],
+    stdio: piped?.fds ?? ['pipe', 'pipe', 'pipe'],
   });
-  for (const fd of [stdin.readFd, stdout.writeFd, stderr.writeFd]) closeSync(fd);
-  const output = new Output(channel, {
-    stdout: new Socket({ fd: stdout.readFd, readable: true, writable: false }),
-    stderr: new Socket({ fd: stderr.readFd, readable: true, writable: false }),
-  });
-  const input = new Socket({ fd: stdin.writeFd, readable: false, writable: true });
-  feedInput(channel, input);
-  const exited = (code: number | null, signal: NodeJS.Signals | null) => {
-    input.destroy();
-    sendExit(channel, code, signal);
-    output.exited();
-  };
-  const letGo = () => {
-    input.destroy();
-    output.destroy();
-  };
-  channel.on('close', letGo);
-  child.once('exit', exited);
-  child.once('error', (error) => {
-    channel.stderr.write(`${spec.shell}: ${error.message}\n`);
-    exited(1, null);
-  });
-  const { pid } = child;
-  if (pid === undefined) return null;
-  sessions.started(pid);
-  child.once('exit', () => sessions.leaderEnded(pid));
-  const signal = (name: string) => SIGNALS.includes(name) && signalGroup(pid, `SIG${name}` as NodeJS.Signals);
-  return { pid, signal, letGo };
+  for (const fd of piped?.fds ?? []) closeSync(fd);
+  const stdin = piped?.stdin ?? child.stdin;
+  const stdout = piped?.stdout ?? child.stdout;
+  const stderr = piped?.stderr ?? child.stderr;
+  if (!stdin || !stdout || !stderr) throw new Error('bug: a program without standard streams');
+  return { child, input: stdin, output: new Output(channel, { stdout, stderr }) };
 }
 
 function signalGroup(pid: number, signal: NodeJS.Signals): boolean {
@@ -91,36 +92,36 @@ function signalGroup(pid: number, signal: NodeJS.Signals): boolean {
   }
 }
 
-function sendExit(channel: ServerChannel, code: number | null, signal: NodeJS.Signals | null): void {
+function sendExit(channel: SessionChannel, code: number | null, signal: NodeJS.Signals | null): void {
   if (signal === null) {
-    channel.exit(code ?? 0);
+    channel.sendExitCode(code ?? 0);
     return;
   }
   try {
-    channel.exit(signal.slice(3), false, '');
+    channel.sendExitSignal(signal.slice(3));
   } catch {
-    // ssh2 sends only the signals that RFC 4254 names; for the others the shell's way of saying it.
-    channel.exit(128 + (constants.signals[signal] ?? 0));
+    // For a signal that the protocol has no name for: the shell's way of saying it.
+    channel.sendExitCode(128 + (constants.signals[signal] ?? 0));
   }
 }
 
-function feedInput(channel: ServerChannel, input: Socket): void {
-  channel.on('data', (bytes: Buffer) => {
-    if (input.writable && !input.write(bytes)) channel.pause();
+function feedInput(fromClient: NodeJS.ReadableStream, input: Writable): void {
+  fromClient.on('data', (bytes: Buffer) => {
+    if (input.writable && !input.write(bytes)) fromClient.pause();
   });
-  input.on('drain', () => channel.resume());
-  channel.on('end', () => input.end());
+  fromClient.on('end', () => input.end());
+  input.on('drain', () => fromClient.resume());
   // EPIPE: the program reads no more. What the client still sends is taken and dropped, as sshd does.
   input.on('error', () => undefined);
-  input.on('close', () => channel.resume());
+  input.on('close', () => fromClient.resume());
 }
 
 type Stream = 'stdout' | 'stderr';
 
 /** Carries both outputs to the channel, one write at a time, and closes the channel at the end. */
 class Output {
-  readonly #channel: ServerChannel;
-  readonly #sources: Record<Stream, Socket>;
+  readonly #channel: SessionChannel;
+  readonly #sources: Record<Stream, Readable>;
   readonly #waiting: { stream: Stream; bytes: Buffer }[] = [];
   readonly #waitingBytes: Record<Stream, number> = { stdout: 0, stderr: 0 };
   readonly #open = new Set<Stream>(['stdout', 'stderr']);
@@ -128,12 +129,12 @@ class Output {
   #eofSent = false;
   #exited = false;
 
-  constructor(channel: ServerChannel, sources: Record<Stream, Socket>) {
+  constructor(channel: SessionChannel, sources: Record<Stream, Readable>) {
     this.#channel = channel;
     this.#sources = sources;
     for (const stream of ['stdout', 'stderr'] as const) {
       const source = sources[stream];
-      source.on('data', (bytes: Buffer) => this.#take(stream, bytes));
+      source.on('data', (bytes: Buffer) => this.take(stream, bytes));
       source.on('close', () => this.#ended(stream));
       // A read error ends the stream, and `close` follows.
       source.on('error', () => undefined);
@@ -145,12 +146,14 @@ class Output {
     this.#finish();
   }
 
-  /** Without a reader the program gets SIGPIPE, as under sshd. */
+  /** Nobody takes output any more. Without a reader the program gets SIGPIPE, as under sshd. */
   destroy(): void {
+    this.#waiting.length = 0;
+    this.#writing = false;
     for (const source of Object.values(this.#sources)) source.destroy();
   }
 
-  #take(stream: Stream, bytes: Buffer): void {
+  take(stream: Stream, bytes: Buffer): void {
     this.#waiting.push({ stream, bytes });
     this.#waitingBytes[stream] += bytes.length;
     if (this.#waitingBytes[stream] >= READ_AHEAD_BYTES) this.#sources[stream].pause();
@@ -165,7 +168,7 @@ class Output {
       return;
     }
     this.#writing = true;
-    writeOne(this.#channel, next.stream, next.bytes, () => {
+    this.#channel.write(next.stream, next.bytes, () => {
       this.#writing = false;
       this.#waitingBytes[next.stream] -= next.bytes.length;
       if (this.#waitingBytes[next.stream] < READ_AHEAD_BYTES) this.#sources[next.stream].resume();
@@ -182,7 +185,7 @@ class Output {
     if (this.#open.size > 0 || this.#writing || this.#waiting.length > 0) return;
     if (!this.#eofSent) {
       this.#eofSent = true;
-      sendEof(this.#channel);
+      this.#channel.sendEof();
     }
     if (this.#exited) this.#channel.close();
   }

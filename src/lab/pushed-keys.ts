@@ -2,7 +2,7 @@
  * The public keys that were pushed, per instance and OS user, for as long as they count. A key is good for any number of
  * logins within its life and is looked at only at authentication, as on EC2.
  */
-import { type ParsedKey, utils } from 'ssh2';
+import ssh2, { type ParsedKey } from 'ssh2';
 
 export const KEY_LIFE_MS = 60_000;
 const KEY_TYPES = ['ssh-ed25519', 'ssh-rsa'];
@@ -55,7 +55,7 @@ function keyOf(target: { instanceId: string; osUser: string }): string {
 function parseKeyLine(line: string): ParsedKey | null {
   const [type = '', base64 = ''] = line.trim().split(/\s+/);
   if (line.trim().includes('\n') || !KEY_TYPES.includes(type)) return null;
-  const parsed = utils.parseKey(`${type} ${base64}`);
+  const parsed = ssh2.utils.parseKey(`${type} ${base64}`);
   if (parsed instanceof Error || parsed.type !== type || parsed.isPrivateKey()) return null;
   return parsed;
 }

@@ -5,7 +5,7 @@
 import { randomBytes, randomInt } from 'node:crypto';
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { utils } from 'ssh2';
+import ssh2 from 'ssh2';
 
 export interface World {
   region: string;
@@ -119,7 +119,9 @@ function newInstance(index: number, nowMs: number): InstanceRecord {
 
 export function newHostKey(kind: 'ed25519' | 'ecdsa'): HostKey {
   const pair =
-    kind === 'ecdsa' ? utils.generateKeyPairSync('ecdsa', { bits: 256 }) : utils.generateKeyPairSync('ed25519');
+    kind === 'ecdsa'
+      ? ssh2.utils.generateKeyPairSync('ecdsa', { bits: 256 })
+      : ssh2.utils.generateKeyPairSync('ed25519');
   const [type = '', base64 = ''] = pair.public.split(' ');
   return { type, privateKey: pair.private, publicKey: `${type} ${base64}` };
 }

@@ -1,5 +1,6 @@
 /** The way to a lab instance with nothing but the real clients: AWS SDK, Smithy's signer, ws, ssh2. */
 import { once } from 'node:events';
+import { connect } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { Sha256 } from '@aws-crypto/sha256-js';
 import { EC2Client } from '@aws-sdk/client-ec2';
@@ -142,7 +143,7 @@ export async function sshConnect(login: Login): Promise<ssh2.Client> {
   const client = new ssh2.Client();
   const ready = once(client, 'ready');
   client.connect({
-    ...(login.sock ? { sock: login.sock } : { host: '127.0.0.1', port: login.port }),
+    sock: login.sock ?? connect({ host: '127.0.0.1', port: login.port ?? 0, noDelay: true }),
     username: login.username,
     privateKey: login.privateKey,
     authHandler: ['publickey'],
@@ -195,4 +196,18 @@ export async function collect(channel: ClientChannel): Promise<Ended> {
   });
   await once(channel, 'close');
   return { stdout: Buffer.concat(stdout), stderr: Buffer.concat(stderr), code: end[0], signal: end[1] };
+}
+
+/** Pushes a fresh key for the instance and logs in at its own port. */
+export async function loginTo(lab: Lab, index = 0, onHostKey?: (wire: Buffer) => void): Promise<ssh2.Client> {
+  const instance = lab.instances[index];
+  if (instance === undefined) throw new Error(`bug: no instance ${index}`);
+  const key = newUserKey();
+  await pushKey(lab, { instanceId: instance.id, osUser: instance.osUser, publicKey: key.publicKey });
+  return sshConnect({
+    port: instance.sshPort,
+    username: instance.osUser,
+    privateKey: key.privateKey,
+    ...(onHostKey && { onHostKey }),
+  });
 }
