@@ -63,12 +63,9 @@ function maskBasic(all: string, before: string, encoded: string): string {
 const FORMS: readonly (readonly [pattern: RegExp, replacement: string | typeof maskBasic])[] = [
   [/-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[\s\S]*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|$)/g, MASK],
   [/(?<![\w+.-])([A-Za-z][\w+.-]*:\/\/[^\s/:@"']*:)[^\s/"'?#]+@/g, `$1${MASK}@`],
-  [
-    /(authorization\\{0,3}["']?[ \t]*[:=][ \t]*\\{0,3}["']?)((?:bearer|basic|digest|token)[ \t]+)?[^\r\n"'\\]+/gi,
-    `$1$2${MASK}`,
-  ],
-  [/\b(bearer[ \t]+)[\w.~+/-]{6,}=*/gi, `$1${MASK}`],
-  [/\b(basic[ \t]+)([A-Za-z0-9+/]{4,}={0,2})/gi, maskBasic],
+  [/(authorization\\{0,3}["']?[ \t]*[:=][ \t]*\\{0,3}["']?)[^\r\n"'\\]+/gi, `$1${MASK}`],
+  [/\b(bearer[ \t]+)(?!bearer\b)[\w.~+/-]{6,}=*/gi, `$1${MASK}`],
+  [/\b(basic[ \t]+)(?!basic\b)([A-Za-z0-9+/]{4,}={0,2})/gi, maskBasic],
   [new RegExp(`(?<![\\w-])(?:${KNOWN_PREFIXES.map(({ source }) => source).join('|')})`, 'g'), MASK],
 ];
 
@@ -104,7 +101,7 @@ function maskNamed(text: string, form: NamedForm): string {
     form.value.lastIndex = from;
     const value = form.value.exec(text)?.[0] ?? '';
     if (value === '') continue;
-    const quote = /^\\*["']/.exec(value)?.[0] ?? '';
+    const quote = /^\\{0,3}["']/.exec(value)?.[0] ?? '';
     masked += `${text.slice(done, from)}${quote}${MASK}${quote}`;
     done = from + value.length;
   }
@@ -166,7 +163,8 @@ export function showValue(raw: unknown): string {
   if (typeof raw === 'object' && raw !== null) return 'an object';
   if (typeof raw !== 'string') return String(raw);
   const masked = maskText(raw); // before the cut: half a secret is known by no rule
-  const short = masked.length > SHOWN_MAX_CHARS ? `${masked.slice(0, SHOWN_MAX_CHARS)}…` : masked;
+  const head = masked.slice(0, SHOWN_MAX_CHARS).replace(/[\ud800-\udbff]$/, ''); // no half of a character
+  const short = masked.length > SHOWN_MAX_CHARS ? `${head}…` : masked;
   return JSON.stringify(short).replace(/[\p{C}\p{Zl}\p{Zp}]/gu, escapeCharacter);
 }
 
