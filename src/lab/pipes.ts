@@ -44,7 +44,7 @@ export class Pipes {
 
   /** Null: none can be made on this machine. */
   async open(): Promise<ProgramPipes | null> {
-    while (this.#usable && this.#ready.length < 3) await this.#make();
+    while (this.#usable && !this.#closed && this.#ready.length < 3) await this.#make();
     if (this.#closed) throw new Error('the lab has stopped');
     const [stdin, stdout, stderr] = this.#ready.splice(0, 3);
     if (!stdin || !stdout || !stderr) return null;
