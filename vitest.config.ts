@@ -1,14 +1,11 @@
-import { existsSync } from 'node:fs';
 import { defineConfig } from 'vitest/config';
-
-// One PostgreSQL cluster for the whole run.
-const globalDatabase = 'test/support/global-database.ts';
 
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     exclude: ['test/bench/**'],
-    globalSetup: existsSync(globalDatabase) ? [globalDatabase] : [],
+    // One PostgreSQL cluster for the whole run.
+    globalSetup: ['test/support/global-database.ts'],
     // Processes, not threads: tests start programs, set environment variables and count open handles.
     pool: 'forks',
     // Tests start real servers and programs of their own; more workers make deadlines a matter of luck.
