@@ -20,13 +20,21 @@ interface Import {
 const ALONE = 'lab/';
 const RANKS: readonly (readonly string[])[] = [
   ['errors.ts', 'workspace.ts', 'outcome.ts'],
-  ['limits.ts', 'audit.ts', 'sessions/session.ts', 'sessions/trace.ts'],
+  // The ports, and the two things that every filler of them needs.
+  [
+    'limits.ts',
+    'audit.ts',
+    'sessions/session.ts',
+    'sessions/trace.ts',
+    'sessions/deferred.ts',
+    'sessions/output-queue.ts',
+  ],
   ['access/', 'sessions/', 'drivers/'],
   ['exec/', 'files/', 'diagnose/'],
   ['fleet/'],
   ['db/', 'client/'],
   ['http/', 'cli/', 'console/'],
-  ['config.ts', 'serve.ts', 'demo.ts', 'main.ts'],
+  ['config.ts', 'log.ts', 'serve.ts', 'demo.ts', 'main.ts'],
 ];
 /** These fill ports: from ranks above 1 they take types only. */
 const ADAPTERS = ['db/', 'client/'];
