@@ -52,12 +52,21 @@ export function createWorkspaceRoutes(deps: HttpDeps): WorkspaceRoutes {
     const orgId = body.org_id ?? old?.orgId ?? boundOrgId;
     if (orgId === null) throw new SallyportError('invalid_request', '"org_id": expected the org of the new workspace');
     if (boundOrgId !== null && orgId !== boundOrgId) throw notFound();
+    if (boundOrgId !== null && old === null) await requireFreeId(id);
     await requireExistingOrg(deps, orgId);
     const workspace = toWorkspace(id, orgId, body);
+    // Both orgs of a move shall find it in their log.
+    if (old !== null && old.orgId !== orgId) await change(req, res, old);
     await change(req, res, workspace);
     const result = await registry.putWorkspace(workspace);
     if (result === 'created') res.status(201).location(`/workspaces/${id}`);
     res.json(showWorkspace(workspace, caller));
+  }
+
+  /** The registry lets an id move between orgs; a request that is bound to one org must not take it from another. */
+  async function requireFreeId(id: string): Promise<void> {
+    const { workspace } = await deps.directory.standing({ orgId: null, jti: null, workspaceId: id });
+    if (workspace !== null) throw new SallyportError('invalid_request', 'the id in the path is taken in another org');
   }
 
   async function patchPart(
