@@ -36,11 +36,11 @@ export async function runCli(
   io: Io,
   serverVerbs: Readonly<Record<string, ServerVerb>> = {},
 ): Promise<number> {
-  const asksHelp = argv[0] === 'help';
-  const name = (asksHelp ? argv[1] : argv[0]) ?? '';
-  if (Object.hasOwn(serverVerbs, name)) {
-    return (await serverVerbs[name]?.run(asksHelp ? ['--help'] : argv.slice(1))) ?? EXIT.failed;
-  }
+  const [first, ...rest] = argv;
+  // `help token create` is `token create --help`; commander knows only the first of the two names.
+  if (first === 'help' && rest.length > 0) return await runCli([...rest, '--help'], io, serverVerbs);
+  const name = first ?? '';
+  if (Object.hasOwn(serverVerbs, name)) return (await serverVerbs[name]?.run(rest)) ?? EXIT.failed;
   const output = createOutput(io);
   const exitCode = await runVerb(name, argv, { io, output, serverVerbs });
   return exitCode === 0 && output.broken.aborted ? exitOfBroken(output, EXIT.failed) : exitCode;
@@ -88,6 +88,7 @@ async function createProgram(output: Output): Promise<Command> {
     .configureOutput({
       writeOut: (text) => void output.write('stdout', text),
       writeErr: (text) => void output.write('stderr', text),
+      outputError: (text, write) => write(text.replace(/^error: /, 'sallyport: ')),
     })
     .showHelpAfterError('(--help shows the usage)');
 }

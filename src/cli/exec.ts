@@ -18,7 +18,7 @@ import { collect, type Verb } from './verb.ts';
 interface ExecFlags extends ConnectOptions {
   timeout?: string;
   connectTimeout?: string;
-  env: string[];
+  env?: string[];
   cwd?: string;
   maxOutput?: string;
   stdin?: boolean;
@@ -46,7 +46,7 @@ export const verb: Verb = {
       .argument('<argv...>')
       .option('--timeout <s>', 'end the program after this many seconds (gateway: 30, at most 120)')
       .option('--connect-timeout <s>', 'seconds to reach the host (gateway: 20, at most 60)')
-      .option('-e, --env <name=value>', 'set a variable; a name alone takes its value from here', collect, [])
+      .option('-e, --env <name=value>', 'set a variable; a name alone takes its value from here', collect)
       .option('--cwd <dir>', 'absolute directory to run in')
       .option('--max-output <bytes>', 'cut each stream here (gateway: 1 MiB)')
       .option('--stdin', 'read standard input to its end, whatever it is')
@@ -124,7 +124,7 @@ async function stream({ client, workspaceId, body, how, output }: ExecCall, endi
   if (execId !== null) ending.started((signal) => client.cancel(workspaceId, execId, { signal }));
   const seen = { stdout: 0, stderr: 0 };
   for await (const frame of frames) {
-    if (!('stream' in frame)) return end(frame, { seen, body, output });
+    if (!('stream' in frame)) return end(frame, { seen, body, output, leaving: ending.exitCode !== null });
     await print(frame, seen, output);
   }
   throw new Error('bug: the frames ended without a terminal frame and without an error');
@@ -144,14 +144,18 @@ async function print(
   await output.write(frame.stream, bytes);
 }
 
-interface Seen {
+interface Run {
+  /** Bytes that came. */
   seen: Record<WireStream, number>;
   body: ExecBody;
   output: Output;
+  /** Whoever left knows why it was cancelled. */
+  leaving: boolean;
 }
 
-function end(frame: WireExitFrame | WireErrorFrame, { seen, body, output }: Seen): number {
-  if (!('exit_code' in frame)) return endWithoutExit(frame, { body, output });
+function end(frame: WireExitFrame | WireErrorFrame, run: Run): number {
+  if (!('exit_code' in frame)) return endWithoutExit(frame, run);
+  const { seen, output } = run;
   noteSurvivors(output, frame.survivors);
   if (frame.replayed === true) return frame.complete ? frame.exit_code : noteReplay(output);
   if (frame.complete && (frame.stdout_bytes !== seen.stdout || frame.stderr_bytes !== seen.stderr)) {
@@ -163,13 +167,13 @@ function end(frame: WireExitFrame | WireErrorFrame, { seen, body, output }: Seen
   return frame.exit_code;
 }
 
-function endWithoutExit(frame: WireErrorFrame, { body, output }: { body: ExecBody; output: Output }): number {
-  noteProblem(output, frame.error, frame);
+function endWithoutExit(frame: WireErrorFrame, { body, output, leaving }: Run): number {
+  if (!leaving || frame.outcome !== 'cancelled') noteProblem(output, frame.error, frame);
   if (frame.timeout_s !== undefined && body.timeout_s !== undefined && frame.timeout_s < body.timeout_s) {
     output.note(`${body.timeout_s} s were asked for; the gateway allows ${frame.timeout_s} s`);
   }
   noteSurvivors(output, frame.survivors);
-  return exitOfFailure(frame.outcome, frame.code);
+  return exitOfFailure(frame.outcome, frame.code) ?? EXIT.lost;
 }
 
 function noteReplay(output: Output): number {
@@ -202,7 +206,7 @@ function bodyOf(cmd: string[], flags: ExecFlags, env: Io['env']): ExecBody {
     cmd,
     timeout_s: numberOf('--timeout', flags.timeout),
     connect_timeout_s: numberOf('--connect-timeout', flags.connectTimeout),
-    env: flags.env.length === 0 ? undefined : Object.fromEntries(flags.env.map((pair) => envPair(pair, env))),
+    env: flags.env && Object.fromEntries(flags.env.map((pair) => envPair(pair, env))),
     cwd: flags.cwd,
     max_output_bytes: numberOf('--max-output', flags.maxOutput),
     dry_run: flags.dryRun,

@@ -109,16 +109,16 @@ export function execExitOf(error: unknown): number {
   if (!(error instanceof ProblemError)) return EXIT.notStarted;
   // Something in front of the gateway gave up: the program may be running.
   if (error.code === null) return error.status >= 500 ? EXIT.lost : EXIT.notStarted;
-  return exitOfFailure(error.problem.outcome, error.code);
+  return exitOfFailure(error.problem.outcome, error.code) ?? EXIT.notStarted;
 }
 
-/** By outcome; a problem without one says by its code which outcome it stands for. */
-export function exitOfFailure(outcome: string | undefined, code: string): number {
+/** By outcome; a problem without one says by its code which outcome it stands for. Null: neither word is known. */
+export function exitOfFailure(outcome: string | undefined, code: string): number | null {
   const row =
     outcome !== undefined && Object.hasOwn(OUTCOMES, outcome)
       ? OUTCOMES[outcome as Outcome]
       : Object.values(OUTCOMES).find((candidate) => candidate.code === code);
-  return row?.cliExit ?? EXIT.notStarted;
+  return row?.cliExit ?? null;
 }
 
 /** A failure in one or two lines on stderr. */

@@ -17,8 +17,8 @@ import {
 
 interface CreateFlags extends PlainFlags {
   workspace?: string;
-  scope: string[];
-  allow: string[];
+  scope?: string[];
+  allow?: string[];
   expiresIn?: string;
 }
 
@@ -28,8 +28,8 @@ export const verb: Verb = {
       .command('create <name>')
       .description('issue a token, printed once')
       .option('--workspace <id>', 'bind it to one workspace (default: a token of the org)')
-      .option('--scope <scope...>', 'what it may do, e.g. exec activity:read', [])
-      .option('--allow <pattern>', 'may run only such argv, e.g. "systemctl status *" or a JSON array', collect, [])
+      .option('--scope <scope...>', 'what it may do, e.g. exec activity:read')
+      .option('--allow <pattern>', 'may run only such argv, e.g. "systemctl status *" or a JSON array', collect)
       .option('--expires-in <time>', 'e.g. 3600, 90m, 24h, 30d')
       .option('--org <id>', 'the org it is for (admin token)');
     definePlain(create, context, createToken);
@@ -65,8 +65,8 @@ function tokenBodyOf(name: string, flags: CreateFlags): TokenBody {
     workspace_id: flags.workspace,
     org_id: flags.org,
     name,
-    scopes: flags.scope,
-    allow: flags.allow.length === 0 ? undefined : flags.allow.map(patternOf),
+    scopes: flags.scope ?? [],
+    allow: flags.allow?.map(patternOf),
     expires_in_s: flags.expiresIn === undefined ? undefined : lifeOf(flags.expiresIn),
   };
 }

@@ -111,7 +111,7 @@ export function cell(value: unknown): string {
 }
 
 /** For options that may be given again. */
-export function collect(value: string, earlier: string[]): string[] {
+export function collect(value: string, earlier: string[] = []): string[] {
   return [...earlier, value];
 }
 

@@ -24,7 +24,7 @@ interface SetFlags extends PlainFlags {
   host?: string;
   port?: string;
   tier?: string;
-  label: string[];
+  label?: string[];
 }
 
 const TABLE = {
@@ -68,7 +68,7 @@ export const verb: Verb = {
       .option('--host <address>')
       .option('--port <n>')
       .option('--tier <n>')
-      .option('--label <name=value>', 'may be given again', collect, []);
+      .option('--label <name=value>', 'may be given again', collect);
     definePlain(set, context, async (call: PlainCall<SetFlags>, id = '') => {
       await printItem(call, await call.client.workspaces.put(id, bodyOf(call.flags)), TABLE);
     });
@@ -108,7 +108,7 @@ function bodyOf(flags: SetFlags): WorkspaceBody {
     host: flags.host,
     port: flags.port === undefined ? undefined : countOf('--port', flags.port),
     tier: flags.tier === undefined ? undefined : countOf('--tier', flags.tier),
-    labels: flags.label.length === 0 ? undefined : Object.fromEntries(flags.label.map(labelOf)),
+    labels: flags.label && Object.fromEntries(flags.label.map(labelOf)),
   };
 }
 

@@ -143,36 +143,36 @@ export function createClient(options: ClientOptions): Client {
         frames: readFrames(response, { execId, signal: how.signal }),
       };
     },
-    execJson(workspaceId, body, how = {}) {
+    async execJson(workspaceId, body, how = {}) {
       const { method, path, ...rest } = execCall(workspaceId, body, how);
-      return ask(method, path, { ...rest, silenceMs: execSilenceMs(body) });
+      return await ask(method, path, { ...rest, silenceMs: execSilenceMs(body) });
     },
     async cancel(workspaceId, execId, how) {
       await ask('DELETE', `/workspaces/${segment(workspaceId)}/execs/${segment(execId)}`, how);
     },
-    execs: (workspaceId, how) => ask('GET', `/workspaces/${segment(workspaceId)}/execs`, how),
+    execs: async (workspaceId, how) => ask('GET', `/workspaces/${segment(workspaceId)}/execs`, how),
     workspaces: {
       ...listOf('/workspaces'),
-      get: (id, how) => ask('GET', `/workspaces/${segment(id)}`, how),
-      put: (id, body, how) => ask('PUT', `/workspaces/${segment(id)}`, { ...how, body }),
-      patch: (id, body, how) => ask('PATCH', `/workspaces/${segment(id)}`, { ...how, body }),
-      delete: (id, how) => ask('DELETE', `/workspaces/${segment(id)}`, how),
+      get: async (id, how) => ask('GET', `/workspaces/${segment(id)}`, how),
+      put: async (id, body, how) => ask('PUT', `/workspaces/${segment(id)}`, { ...how, body }),
+      patch: async (id, body, how) => ask('PATCH', `/workspaces/${segment(id)}`, { ...how, body }),
+      delete: async (id, how) => ask('DELETE', `/workspaces/${segment(id)}`, how),
     },
     tokens: {
       ...listOf('/tokens'),
-      create: (body, how) => ask('POST', '/tokens', { ...how, body }),
-      revoke: (id, how) => ask('DELETE', `/tokens/${segment(id)}`, how),
+      create: async (body, how) => ask('POST', '/tokens', { ...how, body }),
+      revoke: async (id, how) => ask('DELETE', `/tokens/${segment(id)}`, how),
     },
     orgs: {
       ...listOf('/orgs'),
-      get: (id, how) => ask('GET', `/orgs/${segment(id)}`, how),
-      put: (id, body, how) => ask('PUT', `/orgs/${segment(id)}`, { ...how, body }),
-      freeze: (id, how) => ask('POST', `/orgs/${segment(id)}/freeze`, how),
-      unfreeze: (id, how) => ask('POST', `/orgs/${segment(id)}/unfreeze`, how),
+      get: async (id, how) => ask('GET', `/orgs/${segment(id)}`, how),
+      put: async (id, body, how) => ask('PUT', `/orgs/${segment(id)}`, { ...how, body }),
+      freeze: async (id, how) => ask('POST', `/orgs/${segment(id)}/freeze`, how),
+      unfreeze: async (id, how) => ask('POST', `/orgs/${segment(id)}/unfreeze`, how),
     },
     activity: (workspaceId) =>
       listOf(workspaceId === null ? '/activity' : `/workspaces/${segment(workspaceId)}/activity`),
-    healthz: (how) => ask('GET', '/healthz', { ...how, anonymous: true }),
+    healthz: async (how) => ask('GET', '/healthz', { ...how, anonymous: true }),
     close,
   };
 }
