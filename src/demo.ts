@@ -9,7 +9,8 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSy
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { type Caller, SCOPES, type Scope } from './access/access.ts';
-import { createVerifier, planToken, signToken } from './access/token.ts';
+import { createVerifier, signToken } from './access/token.ts';
+import { planToken } from './access/token-request.ts';
 import { createClient } from './client/client.ts';
 import type { Config } from './config.ts';
 import { type Lab, startLab } from './lab/lab.ts';

@@ -28,8 +28,17 @@ export const KILL_GRACE_MS = 2_000;
 /** The whole kill conversation with a host, from opening the control channel to the last look. */
 export const KILL_BUDGET_MS = 10_000;
 
+/** After a lost connection: how long the row waits to learn whether the program could be ended, */
+export const REAP_ROW_MAX_MS = 15_000;
+/** and how long the gateway goes on trying; the row then says `unknown`. */
+export const REAP_MAX_MS = 10 * 60_000;
+
 /** Payload of one output frame. From 128 KiB on, base64 of a Buffer falls to a tenth of its speed. */
 export const FRAME_MAX_BYTES = 48 * 1024;
+/** The first output leaves at once; later, smaller pieces may wait this long for more. Contract: at most 10 ms. */
+export const JOIN_MAX_MS = 5;
+/** What is at least this large does not wait for more. */
+export const JOIN_BELOW_BYTES = 8 * 1024;
 /**
  * Output of one exec held between host and caller, both streams together: what a stalled reader costs. It is the SSH
  * receive window, so the host stops sending there.

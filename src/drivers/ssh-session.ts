@@ -137,9 +137,11 @@ function publicKeyOnce(login: SshLogin): (left: unknown, partial: unknown, next:
   };
 }
 
+/** In our order of preference, whatever the order of the pins. */
 function offeredHostKeys(types: readonly string[] | null): ServerHostKeyAlgorithm[] {
-  const known = types === null ? Object.keys(HOST_KEY_ALGORITHMS) : types;
-  return known.flatMap((type) => HOST_KEY_ALGORITHMS[type] ?? []);
+  return Object.entries(HOST_KEY_ALGORITHMS)
+    .filter(([type]) => types === null || types.includes(type))
+    .flatMap(([, algorithms]) => algorithms);
 }
 
 /** An ssh2 error by its structured level, never by its text. */

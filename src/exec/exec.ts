@@ -7,13 +7,14 @@
  */
 import type { OpenEntry } from '../audit.ts';
 import { SallyportError } from '../errors.ts';
-import { KILL_BUDGET_MS } from '../limits.ts';
+import { REAP_ROW_MAX_MS } from '../limits.ts';
 import type { Lease, Pool } from '../sessions/pool.ts';
 import type { Process, ProcessMarker, Survivors } from '../sessions/session.ts';
 import type { Workspace } from '../workspace.ts';
 import type { Command } from './command.ts';
 import { auditFacts, endWithout } from './end.ts';
 import type { ExecEnd, ExecEvent } from './frame.ts';
+import { reapOnce, reapPersistently } from './reap.ts';
 import { run } from './run.ts';
 
 export interface ExecRun {
@@ -48,7 +49,7 @@ export function createExec({ pool }: { pool: Pool }): RunExec {
       return;
     }
     const { process, lease } = started;
-    const reapElsewhere = (marker: ProcessMarker): Promise<Survivors> => reap(pool, exec.workspace, marker);
+    const reapElsewhere = (marker: ProcessMarker): Promise<Survivors> => reapOnce(pool, exec.workspace, marker);
     const { events, ended } = run(process, {
       execId: exec.execId,
       command: exec.command,
@@ -125,21 +126,6 @@ function noAnswer(timeoutS: number): SallyportError {
   });
 }
 
-/** Over a session of its own; null when none can be had in time. */
-async function reap(pool: Pool, workspace: Workspace, marker: ProcessMarker): Promise<Survivors> {
-  try {
-    const lease = await pool.lease(workspace, { signal: new AbortController().signal, timeoutMs: KILL_BUDGET_MS });
-    try {
-      return await lease.session.reap(marker);
-    } finally {
-      lease.release();
-    }
-  } catch {
-    // The host cannot be reached, so nobody can say what is left: that is what null means.
-    return null;
-  }
-}
-
 /** Never rejects. After a lost connection the program may live on: it is ended first, so that the row can say so. */
 async function closeRow(
   pool: Pool,
@@ -152,7 +138,7 @@ async function closeRow(
     const entry = await opening;
     if (end.outcome !== 'connection_lost') await entry.close(auditFacts(end));
     else {
-      const survivors = await reap(pool, exec.workspace, marker);
+      const survivors = await Promise.race([reapPersistently(pool, exec.workspace, marker), tooLate()]);
       await entry.close(
         auditFacts(end, { survivors, reaped: survivors === null ? 'unknown' : survivors.length === 0 }),
       );
@@ -162,4 +148,8 @@ async function closeRow(
   } finally {
     exec.onSettled();
   }
+}
+
+function tooLate(): Promise<null> {
+  return new Promise((resolve) => setTimeout(resolve, REAP_ROW_MAX_MS, null).unref());
 }

@@ -244,7 +244,8 @@ function abandoned(): SallyportError {
 /** The named error that was being retried, else which step hung. */
 function timeoutError(opening: Opening | null, timeoutMs: number): SallyportError {
   if (opening?.trace.retried) return opening.trace.retried;
-  const within = `within ${timeoutMs / 1000} s`;
+  const timeoutS = Math.round(timeoutMs / 100) / 10;
+  const within = `within ${timeoutS} s`;
   if (opening === null)
     return new SallyportError('capacity', `no connection to the host became free ${within}`, {
       failedStep: 'channel',
@@ -260,7 +261,7 @@ function timeoutError(opening: Opening | null, timeoutMs: number): SallyportErro
       failedStep: step,
       outcome: 'unreachable',
       retryable: true,
-      timeoutS: timeoutMs / 1000,
+      timeoutS,
     },
   );
 }

@@ -1,10 +1,11 @@
 /**
  * Output on its way from a host to one reader, in order of arrival. Drivers fill it, exec/run.ts reads it.
  *
- * It has no limit of its own: the driver must let the host send only as much as `taken` has given back. Small chunks
- * that wait together are joined, which halves frames and CPU for chatty programs and never delays the first byte.
+ * It has no limit of its own: the driver must let the host send only as much as `taken` has given back. The first chunk
+ * leaves at once; later small ones wait JOIN_MAX_MS at most to be joined, so that a program that writes byte by byte
+ * does not cost a frame a byte.
  */
-import { FRAME_MAX_BYTES } from '../limits.ts';
+import { FRAME_MAX_BYTES, JOIN_BELOW_BYTES, JOIN_MAX_MS } from '../limits.ts';
 import type { OutputChunk } from './session.ts';
 
 export interface OutputQueue {
@@ -28,18 +29,39 @@ export function createOutputQueue(taken: (bytes: number) => void): OutputQueue {
     wake?.();
     wake = null;
   };
+  const woken = (): Promise<void> =>
+    new Promise((resolve) => {
+      wake = resolve;
+    });
+
+  /** Little of one stream may get company; anything else, or an end, goes at once. */
+  const worthWaiting = (): boolean =>
+    !ended &&
+    !abandoned &&
+    queue.every(({ stream }) => stream === queue[0]?.stream) &&
+    queue.reduce((sum, { bytes }) => sum + bytes.length, 0) < JOIN_BELOW_BYTES;
+  const waitForCompany = async (): Promise<void> => {
+    let late = false;
+    const timer = setTimeout(() => {
+      late = true;
+      notify();
+    }, JOIN_MAX_MS);
+    while (!late && worthWaiting()) await woken();
+    clearTimeout(timer);
+  };
 
   async function* read(): AsyncGenerator<OutputChunk> {
+    let first = true;
     while (!abandoned) {
       if (queue.length > 0) {
         const chunk = takeJoined(queue);
+        first = false;
         taken(chunk.bytes.length);
         yield chunk;
       } else if (ended) return;
       else {
-        await new Promise<void>((resolve) => {
-          wake = resolve;
-        });
+        await woken();
+        if (!first) await waitForCompany();
       }
     }
   }

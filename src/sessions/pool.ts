@@ -23,6 +23,7 @@ export interface Pool {
    * or after `timeoutMs` with the error that was being retried, else `connect_timeout` naming the step that hung.
    */
   lease(workspace: Workspace, wait: { signal: AbortSignal; timeoutMs: number }): Promise<Lease>;
+  readonly closed: boolean;
   /** Closes every session at once, gives up every opening, refuses new leases. */
   close(): void;
   stats(): { sessions: number; leases: number; openings: number; waiting: number };
@@ -58,6 +59,9 @@ export function createPool(deps: {
   return {
     leaseOpen: (workspace) => hostOf(workspace).leaseOpen(),
     lease: async (workspace, wait) => hostOf(workspace).lease(workspace, wait),
+    get closed() {
+      return closed;
+    },
     close() {
       closed = true;
       for (const host of [...hosts.values()]) host.close();

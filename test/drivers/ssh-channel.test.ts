@@ -33,8 +33,11 @@ async function setup({ refuse = false } = {}) {
       accept().on('exec', (acceptExec, _rejectExec, { command }) => requests.push({ command, channel: acceptExec() }));
     });
   });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const sock = connect({ port: (server.address() as AddressInfo).port, host: '127.0.0.1', noDelay: true });
+  await new Promise<void>((resolve) => {
+    server.listen(0, '127.0.0.1', () => resolve());
+  });
+  const { port } = server.address() as AddressInfo;
+  const sock = connect({ port, host: '127.0.0.1', noDelay: true });
   const client = new Client();
   const ready = new Promise((resolve) => client.once('ready', resolve));
   client.on('error', () => undefined);
