@@ -19,7 +19,7 @@ export interface Target {
   id: string;
   privateIp: string;
   /** Where its SSH server listens on loopback now. */
-  sshPort(): number;
+  readonly sshPort: number;
 }
 
 export interface EndpointOptions {
@@ -132,7 +132,7 @@ export class Endpoint {
     const down = (['instance_missing', 'instance_stopped', 'target_down'] as const).some(
       (name) => faults.take(name, target.id) !== null,
     );
-    return down ? null : connect({ host: '127.0.0.1', port: target.sshPort(), noDelay: true });
+    return down ? null : connect({ host: '127.0.0.1', port: target.sshPort, noDelay: true });
   }
 }
 

@@ -7,6 +7,7 @@
  */
 import { mkdirSync } from 'node:fs';
 import { createServer, type Server as NetServer, type Socket } from 'node:net';
+import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import ssh2, { type AuthContext, type Connection, type Session } from 'ssh2';
 import type { LabContext } from './lab-context.ts';
@@ -14,6 +15,7 @@ import type { Pipes } from './pipes.ts';
 import type { ProgramSessions } from './processes.ts';
 import { type ProgramSpec, type SendSignal, startProgram } from './program.ts';
 import { SessionChannel } from './ssh2-server.ts';
+import type { Sshd, SshdOptions } from './sshd.ts';
 import type { HostKey, InstanceRecord } from './world.ts';
 import { newHostKey } from './world.ts';
 
@@ -36,12 +38,12 @@ interface Login {
 
 /** As OpenSSH. */
 const MAX_SESSIONS = 10;
+const PLAYED_HERE = ['banner_hang', 'host_key_changed', 'no_shell', 'max_sessions', 'signal_ignored'] as const;
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 const NO_SHELL = 'echo "This account is currently not available."; exit 1';
 
 export class Instance {
   readonly id: string;
-  readonly osUser: string;
   readonly privateIp: string;
   readonly home: string;
   readonly #options: InstanceOptions;
@@ -49,21 +51,54 @@ export class Instance {
   readonly #sockets = new Set<Socket>();
   #server: ssh2.Server | null = null;
   #impostor: ssh2.Server | null = null;
+  #sshd: Sshd | null = null;
   #port = 0;
 
   constructor(options: InstanceOptions) {
     this.#options = options;
     this.id = options.record.id;
-    this.osUser = options.osUser;
     this.privateIp = options.record.privateIp;
     this.home = join(options.homesDir, this.id);
     mkdirSync(this.home, { recursive: true, mode: 0o700 });
     this.#door = createServer({ noDelay: true }, (socket) => this.#enter(socket));
   }
 
-  /** The loopback port of the SSH server. */
-  get port(): number {
-    return this.#port;
+  /** Who logs in here: on a real sshd, the user who runs the lab. */
+  get osUser(): string {
+    return this.#sshd === null ? this.#options.osUser : userInfo().username;
+  }
+
+  /** The loopback port where the instance answers now. A fault that a real sshd has no switch for is played here. */
+  get sshPort(): number {
+    if (this.#sshd === null) return this.#port;
+    const played = PLAYED_HERE.some((name) => this.#options.context.faults.peek(name, this.id) !== null);
+    return played ? this.#port : this.#sshd.port;
+  }
+
+  /** What a real sshd for this instance is started with. */
+  realSshd(dir: string, labPort: number): SshdOptions {
+    const counts = this.#options.context.counters.instance(this.id);
+    const count = { login: 'logins', login_failure: 'login_failures', channel: 'channels' } as const;
+    return {
+      instanceId: this.id,
+      hostKeys: this.#options.record.hostKeys,
+      dir,
+      labPort,
+      onLog: (event) => {
+        counts[count[event]] += 1;
+      },
+    };
+  }
+
+  /** From now on this sshd answers for the instance; whoever started it stops it. */
+  useSshd(sshd: Sshd): void {
+    this.#sshd = sshd;
+  }
+
+  /** Counts again what only a look at the machine tells. */
+  refreshCounters(): void {
+    const counts = this.#options.context.counters.instance(this.id);
+    counts.connections_open = this.#sockets.size + (this.#sshd?.countConnections() ?? 0);
   }
 
   async start(): Promise<void> {
@@ -78,24 +113,20 @@ export class Instance {
   /** Cuts every connection; programs go on. */
   cutConnections(): void {
     for (const socket of this.#sockets) socket.destroy();
+    this.#sshd?.cutConnections();
   }
 
   /** Gives the port and every connection back. */
   async stop(): Promise<void> {
     const closed = new Promise<void>((resolve) => this.#door.close(() => resolve()));
-    this.cutConnections();
+    for (const socket of this.#sockets) socket.destroy();
     await closed;
   }
 
   #enter(socket: Socket): void {
-    const { faults, counters } = this.#options.context;
-    const counts = counters.instance(this.id);
-    counts.connections_open += 1;
+    const { faults } = this.#options.context;
     this.#sockets.add(socket);
-    socket.once('close', () => {
-      counts.connections_open -= 1;
-      this.#sockets.delete(socket);
-    });
+    socket.once('close', () => this.#sockets.delete(socket));
     // A reset; ssh2 hears of it too, but not while a banner is withheld.
     socket.on('error', () => undefined);
     if (faults.take('banner_hang', this.id) !== null) {

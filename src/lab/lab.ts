@@ -17,9 +17,12 @@ import type { LabContext, Log } from './lab-context.ts';
 import { Pipes } from './pipes.ts';
 import { ProgramSessions } from './processes.ts';
 import { PushedKeys } from './pushed-keys.ts';
+import { startSshd } from './sshd.ts';
+import { addSystemUsers, type SystemUser } from './system-users.ts';
 import { openWorld, type World } from './world.ts';
 
 export type { Log } from './lab-context.ts';
+export { canRunSshd } from './sshd.ts';
 
 export interface LabOptions {
   /** Keeps ids, addresses, host keys and the access key; one lab at a time. */
@@ -29,6 +32,8 @@ export interface LabOptions {
   instances?: number;
   /** By position; what is absent has the default. */
   specs?: readonly InstanceSpec[];
+  /** The first `count` instances are real OpenSSH servers, and log in the users of this machine. See `canRunSshd`. */
+  sshd?: { count: number; users?: readonly SystemUser[] };
   region?: string;
   /** Tunnels at once through the endpoint. */
   maxTunnels?: number;
@@ -70,11 +75,8 @@ const QUIET: Log = { info: () => undefined, warn: () => undefined, error: () => 
 
 export async function startLab(options: LabOptions): Promise<Lab> {
   const nowMs = options.now ?? Date.now;
-  const world = openWorld(options.dataDir, {
-    count: options.instances ?? DEFAULT_INSTANCES,
-    region: options.region ?? DEFAULT_REGION,
-    nowMs: nowMs(),
-  });
+  const count = options.instances ?? DEFAULT_INSTANCES;
+  const world = openWorld(options.dataDir, { count, region: options.region ?? DEFAULT_REGION, nowMs: nowMs() });
   const context = newContext(world, options, nowMs);
   const homesDir = join(options.dataDir, 'home');
   const sessions = new ProgramSessions(homesDir);
@@ -83,37 +85,72 @@ export async function startLab(options: LabOptions): Promise<Lab> {
     const { osUser = DEFAULT_OS_USER, shell = DEFAULT_SHELL } = options.specs?.[index] ?? {};
     return new Instance({ record, osUser, shell, homesDir, pipes, sessions, context });
   });
-  await Promise.all(instances.map((instance) => instance.start()));
-  const endpoint = new Endpoint({
-    context,
-    targets: instances.map((instance) => ({
-      id: instance.id,
-      privateIp: instance.privateIp,
-      sshPort: () => instance.port,
-    })),
-    maxTunnels: options.maxTunnels ?? DEFAULT_MAX_TUNNELS,
-  });
+  const endpoint = new Endpoint({ context, targets: instances, maxTunnels: options.maxTunnels ?? DEFAULT_MAX_TUNNELS });
   const server = newServer(context, { endpoint, instances });
-  const port = await listen(server, options.port ?? 0);
-  const stop = async () => {
-    pipes.close();
-    endpoint.cutConnections();
-    await Promise.all([closeServer(server), ...instances.map((instance) => instance.stop())]);
-    await sessions.endAll();
-  };
-  let stopped: Promise<void> | null = null;
-  return {
-    url: `http://127.0.0.1:${port}`,
-    tunnelUrl: `ws://127.0.0.1:${port}`,
-    region: world.region,
-    accessKeyId: world.accessKeyId,
-    secretAccessKey: world.secretAccessKey,
-    instances: instances.map(({ id, osUser, privateIp, port: sshPort }) => ({ id, osUser, privateIp, sshPort })),
-    stop: () => {
-      stopped ??= stop();
-      return stopped;
-    },
-  };
+  const stopping = new Stopping();
+  try {
+    stopping.add(() => sessions.endAll());
+    for (const instance of instances) stopping.add(() => instance.stop());
+    stopping.add(() => pipes.close());
+    await Promise.all(instances.map((instance) => instance.start()));
+    const port = await listen(server, options.port ?? 0);
+    stopping.add(() => closeServer(server));
+    stopping.add(() => endpoint.cutConnections());
+    await startRealSshd(instances, { options, port, stopping });
+    return {
+      url: `http://127.0.0.1:${port}`,
+      tunnelUrl: `ws://127.0.0.1:${port}`,
+      region: world.region,
+      accessKeyId: world.accessKeyId,
+      secretAccessKey: world.secretAccessKey,
+      instances: instances.map(({ id, osUser, privateIp, sshPort }) => ({ id, osUser, privateIp, sshPort })),
+      stop: () => stopping.run(),
+    };
+  } catch (error) {
+    await stopping.run();
+    throw error;
+  }
+}
+
+/** What a stop does, in reverse order of what was started; once. */
+class Stopping {
+  readonly #steps: (() => Promise<void> | void)[] = [];
+  #running: Promise<void> | null = null;
+
+  /** Runs before every step that was given earlier. */
+  add(step: () => Promise<void> | void): void {
+    this.#steps.push(step);
+  }
+
+  run(): Promise<void> {
+    this.#running ??= this.#runAll();
+    return this.#running;
+  }
+
+  async #runAll(): Promise<void> {
+    const errors: unknown[] = [];
+    for (const step of this.#steps.toReversed()) {
+      try {
+        await step();
+      } catch (error) {
+        errors.push(error);
+      }
+    }
+    if (errors.length > 0) throw new AggregateError(errors, 'the lab did not stop cleanly');
+  }
+}
+
+async function startRealSshd(
+  instances: readonly Instance[],
+  { options, port, stopping }: { options: LabOptions; port: number; stopping: Stopping },
+): Promise<void> {
+  const { count = 0, users = [] } = options.sshd ?? {};
+  stopping.add(await addSystemUsers(users));
+  for (const instance of instances.slice(0, count)) {
+    const sshd = await startSshd(instance.realSshd(join(options.dataDir, 'sshd', instance.id), port));
+    stopping.add(() => sshd.stop());
+    instance.useSshd(sshd);
+  }
 }
 
 function newContext(world: World, options: LabOptions, nowMs: () => number): LabContext {
@@ -134,13 +171,15 @@ function newServer(context: LabContext, parts: { endpoint: Endpoint; instances: 
   const control: ControlDeps = {
     ...context,
     instances: () =>
-      instances.map(({ id, osUser, privateIp, port }) => ({
+      instances.map(({ id, osUser, privateIp, sshPort }) => ({
         id,
         os_user: osUser,
         private_ip: privateIp,
-        ssh: `127.0.0.1:${port}`,
+        ssh: `127.0.0.1:${sshPort}`,
       })),
-    refreshCounters: () => undefined,
+    refreshCounters: () => {
+      for (const instance of instances) instance.refreshCounters();
+    },
     cutConnections: () => {
       endpoint.cutConnections();
       for (const instance of instances) instance.cutConnections();

@@ -31,7 +31,7 @@ export class ProgramSessions {
   /** Kills until nothing is left. Rejects when something will not go. Without /proc only process groups can be reached. */
   async endAll(): Promise<void> {
     await endProcesses((process) => this.#isOurs(process));
-    for (const id of this.#ids) if (!this.#ended.has(id)) killQuietly(-id);
+    for (const id of this.#ids) if (!this.#ended.has(id)) signalQuietly(-id, 'SIGKILL');
   }
 
   #isOurs({ pid, sessionId }: ProcessEntry): boolean {
@@ -60,7 +60,7 @@ export async function endProcesses(test: (process: ProcessEntry) => boolean): Pr
     const left = withDescendants(listProcesses(), test);
     if (left.length === 0) return;
     if (Date.now() > deadlineMs) throw new Error(`processes of the lab will not end: ${left.join(', ')}`);
-    for (const pid of left) killQuietly(pid);
+    for (const pid of left) signalQuietly(pid, 'SIGKILL');
     await sleep(5);
   }
 }
@@ -98,11 +98,12 @@ export function readEnvironment(pid: number): string[] {
   return (readQuietly(() => readFileSync(`/proc/${pid}/environ`, 'latin1')) ?? '').split('\0');
 }
 
-function killQuietly(pid: number): void {
+/** `pid` may have ended by itself. */
+export function signalQuietly(pid: number, signal: NodeJS.Signals): void {
   try {
-    process.kill(pid, 'SIGKILL');
+    process.kill(pid, signal);
   } catch {
-    // It has ended by itself.
+    // ESRCH.
   }
 }
 
