@@ -40,8 +40,8 @@ export const tokenRequestSchema = z.strictObject({
 
 /** Throws `invalid_request` that names the field. */
 export function parseTokenRequest(raw: unknown): TokenRequest {
-  const parsed = tokenRequestSchema.safeParse(raw);
-  if (!parsed.success) throw refuseShape(raw, parsed.error);
+  const parsed = tokenRequestSchema.safeParse(raw, { reportInput: true });
+  if (!parsed.success) throw refuseShape(parsed.error);
   const { kind, org_id: orgId, workspace_id: workspaceId, name, scopes, allow, expires_in_s: expiresInS } = parsed.data;
   if (kind === 'workspace' && workspaceId === undefined) {
     throw invalid('workspace_id: expected the id of a workspace for a token of kind "workspace", got nothing');
@@ -65,12 +65,10 @@ export function parseTokenRequest(raw: unknown): TokenRequest {
   };
 }
 
-function refuseShape(raw: unknown, error: z.ZodError): SallyportError {
+function refuseShape(error: z.ZodError): SallyportError {
   const [issue] = error.issues;
   if (issue?.code === 'unrecognized_keys') return invalid(`unknown field ${showValue(issue.keys[0])}`);
-  const path = issue?.path ?? [];
-  const came = path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown> | null)?.[key], raw);
-  return invalid(`${path.length === 0 ? 'body' : path.join('.')}: ${issue?.message}, got ${showValue(came)}`);
+  return invalid(`${issue?.path.join('.') || 'body'}: ${issue?.message}, got ${showValue(issue?.input)}`);
 }
 
 function invalid(message: string): SallyportError {

@@ -1,0 +1,314 @@
+/**
+ * The environment, read once → Config; refuses to start with the full list of what is wrong.
+ *
+ * Every problem is one sentence that names its variable; values of secrets are in none. Reads the files that variables
+ * name (TLS, signing key), creates nothing, connects to nothing. `AWS_*` belong to the SDK.
+ *
+ * Decisions:
+ * - A variable that is set but empty is refused: `SALLYPORT_ORG_ID=$ORG` with no ORG must not serve every org.
+ * - A SALLYPORT_ variable that nobody reads is a warning with the nearest name: most are typing errors, and an older
+ *   version must still start where a newer one was configured.
+ * - Sessions of people are not part of this version, so SALLYPORT_OIDC_* stand in no Config; setting them is a warning.
+ */
+import { readFileSync } from 'node:fs';
+import { isIP, isIPv4 } from 'node:net';
+import { resolve } from 'node:path';
+import { createSecureContext } from 'node:tls';
+import { showValue } from './access/mask.ts';
+import { parseSigningKey } from './access/token.ts';
+import { ID_PATTERN, ROUTES, type Route } from './workspace.ts';
+
+const HOST_KEY_MODES = ['console', 'first-use', 'pinned'] as const;
+const LOG_LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const;
+
+export interface Config {
+  /** Null: the embedded database in `dataDir`. */
+  databaseUrl: string | null;
+  /** Null: as `databaseUrl`. */
+  migrateDatabaseUrl: string | null;
+  host: string;
+  /** 0: any free port. */
+  port: number;
+  /** PEM text. */
+  tls: { cert: string; key: string } | null;
+  /** Express' own setting; a number of proxies stands as text. */
+  trustProxy: string | boolean | null;
+  /** Absolute. */
+  dataDir: string;
+  /** Set: this process serves one org only. */
+  orgId: string | null;
+  /** Set: the tag of an instance that must equal the org. */
+  orgTag: string | null;
+  adminToken: string | null;
+  /** PKCS#8 PEM; null: made and kept in `dataDir`. */
+  signingKey: string | null;
+  hostKeys: (typeof HOST_KEY_MODES)[number];
+  route: Route;
+  limits: {
+    maxTimeoutS: number;
+    outputCapBytes: number;
+    maxExecsWorkspace: number;
+    maxExecsOrg: number;
+    maxExecsGateway: number;
+    /** Requests per minute and credential; 0: no limit. */
+    ratePerMin: number;
+  };
+  logLevel: (typeof LOG_LEVELS)[number];
+  /** Null: metrics are served beside everything else; 0: any free port. */
+  metricsPort: number | null;
+  /** For development: used in place of the endpoint's own address. */
+  labTunnelUrl: string | null;
+  localDriver: boolean;
+  /** One sentence each, for the log. */
+  warnings: string[];
+}
+
+export class ConfigError extends Error {
+  readonly problems: readonly string[];
+
+  constructor(problems: readonly string[]) {
+    super(problems.join('\n'));
+    this.name = 'ConfigError';
+    this.problems = problems;
+  }
+}
+
+/** Throws ConfigError. `needsSigningKey` false: for verbs that touch the database but issue and verify no tokens. */
+export function readConfig(env: NodeJS.ProcessEnv, { needsSigningKey = true } = {}): Config {
+  const settings = createSettings(env);
+  const config = {
+    ...readDatabase(settings),
+    ...readListening(settings),
+    trustProxy: settings.read('SALLYPORT_TRUST_PROXY', TRUST_PROXY),
+    dataDir: resolve(settings.read('SALLYPORT_DATA_DIR', ANY_TEXT) ?? './.sallyport'),
+    orgId: settings.read('SALLYPORT_ORG_ID', ORG_ID),
+    orgTag: settings.read('SALLYPORT_ORG_TAG', TAG_KEY),
+    adminToken: settings.read('SALLYPORT_ADMIN_TOKEN', ADMIN_TOKEN),
+    signingKey: readSigningKey(settings, needsSigningKey),
+    hostKeys: settings.read('SALLYPORT_HOST_KEYS', oneOf(HOST_KEY_MODES)) ?? 'console',
+    route: settings.read('SALLYPORT_ROUTE', oneOf(ROUTES)) ?? 'endpoint',
+    limits: {
+      maxTimeoutS: settings.read('SALLYPORT_MAX_TIMEOUT_S', whole(1, 86_400)) ?? 120,
+      outputCapBytes: settings.read('SALLYPORT_OUTPUT_CAP_BYTES', whole(1, 2 ** 30)) ?? 16 * 1024 * 1024,
+      maxExecsWorkspace: settings.read('SALLYPORT_MAX_EXECS_WORKSPACE', whole(1, 1_000_000)) ?? 128,
+      maxExecsOrg: settings.read('SALLYPORT_MAX_EXECS_ORG', whole(1, 1_000_000)) ?? 1024,
+      maxExecsGateway: settings.read('SALLYPORT_MAX_EXECS_GATEWAY', whole(1, 1_000_000)) ?? 4096,
+      ratePerMin: settings.read('SALLYPORT_RATE_PER_MIN', whole(0, 1_000_000)) ?? 0,
+    },
+    logLevel: settings.read('SALLYPORT_LOG_LEVEL', oneOf(LOG_LEVELS)) ?? 'info',
+    metricsPort: settings.read('SALLYPORT_METRICS_PORT', PORT),
+    labTunnelUrl: settings.read('SALLYPORT_LAB_TUNNEL_URL', LAB_URL),
+    localDriver: settings.read('SALLYPORT_LOCAL_DRIVER', oneOf(['on', 'off'])) === 'on',
+  };
+  if (settings.problems.length > 0) throw new ConfigError(settings.problems);
+  return { ...config, warnings: settings.unread().map(warning) };
+}
+
+function readDatabase(settings: Settings): Pick<Config, 'databaseUrl' | 'migrateDatabaseUrl'> {
+  const databaseUrl = settings.read('DATABASE_URL', POSTGRES_URL);
+  const migrateDatabaseUrl = settings.read('SALLYPORT_MIGRATE_DATABASE_URL', POSTGRES_URL);
+  if (migrateDatabaseUrl !== null && !settings.isSet('DATABASE_URL')) {
+    settings.problems.push('SALLYPORT_MIGRATE_DATABASE_URL is of use only together with DATABASE_URL.');
+  }
+  return { databaseUrl, migrateDatabaseUrl };
+}
+
+function readListening(settings: Settings): Pick<Config, 'host' | 'port' | 'tls'> {
+  const host = settings.read('SALLYPORT_HOST', HOST) ?? '127.0.0.1';
+  const port = settings.read('SALLYPORT_PORT', PORT) ?? 8080;
+  const plaintext = settings.read('SALLYPORT_PLAINTEXT', oneOf(['behind-proxy']));
+  const wantsTls = settings.isSet('SALLYPORT_TLS_CERT') || settings.isSet('SALLYPORT_TLS_KEY');
+  const tls = wantsTls ? readTls(settings) : null;
+  if (!wantsTls && plaintext === null && !isLoopback(host)) {
+    settings.problems.push(
+      `SALLYPORT_HOST ${showValue(host)} can be reached from other machines: set SALLYPORT_TLS_CERT and SALLYPORT_TLS_KEY, ` +
+        'or SALLYPORT_PLAINTEXT=behind-proxy where a proxy in front speaks TLS.',
+    );
+  }
+  return { host, port, tls };
+}
+
+function readTls(settings: Settings): Config['tls'] {
+  const missing = ['SALLYPORT_TLS_CERT', 'SALLYPORT_TLS_KEY'].find((name) => !settings.isSet(name));
+  if (missing !== undefined) settings.problems.push(`${missing} is missing: certificate and key are set together.`);
+  const cert = settings.readFile('SALLYPORT_TLS_CERT');
+  const key = settings.readFile('SALLYPORT_TLS_KEY');
+  if (cert === null || key === null) return null;
+  try {
+    createSecureContext({ cert, key });
+    return { cert, key };
+  } catch {
+    // OpenSSL's own words help nobody and may quote the file.
+    settings.problems.push('SALLYPORT_TLS_CERT and SALLYPORT_TLS_KEY must be a PEM certificate and its private key.');
+    return null;
+  }
+}
+
+function readSigningKey(settings: Settings, isNeeded: boolean): string | null {
+  const direct = 'SALLYPORT_SIGNING_KEY';
+  const file = 'SALLYPORT_SIGNING_KEY_FILE';
+  const isDirect = settings.isSet(direct);
+  const isFile = settings.isSet(file);
+  if (isDirect && isFile) {
+    settings.problems.push(`${direct} and ${file} are two places for one key: set one of them.`);
+    return null;
+  }
+  if (!isDirect && !isFile && isNeeded && settings.isSet('DATABASE_URL')) {
+    settings.problems.push(
+      `${direct} or ${file} is required together with DATABASE_URL: every replica signs with the same key, ` +
+        'made by `openssl genpkey -algorithm ed25519`.',
+    );
+  }
+  // Files of variables and secrets of CI keep a PEM on one line, with its line breaks written as \n.
+  const pem = settings.read(direct, SECRET_TEXT)?.replaceAll('\\n', '\n') ?? settings.readFile(file);
+  if (pem === null) return null;
+  try {
+    parseSigningKey(pem);
+    return pem;
+  } catch {
+    const name = isFile ? file : direct; // why, parseSigningKey does not say: it never shows what it read
+    settings.problems.push(`${name} must be an unencrypted Ed25519 private key as PKCS#8 PEM.`);
+    return null;
+  }
+}
+
+/** What a variable may say. `parse` answers null for what it does not understand. */
+interface Kind<T> {
+  expected: string;
+  parse(text: string): T | null;
+  isSecret?: boolean;
+}
+
+const matching = (expected: string, pattern: RegExp): Kind<string> => ({
+  expected,
+  parse: (text) => (pattern.test(text) ? text : null),
+});
+
+function oneOf<const T extends string>(words: readonly T[]): Kind<T> {
+  return { expected: words.join(' or '), parse: (text) => words.find((word) => word === text) ?? null };
+}
+
+function whole(min: number, max: number): Kind<number> {
+  return {
+    expected: `a whole number from ${min} to ${max}`,
+    parse(text) {
+      const value = /^\d{1,10}$/.test(text) ? Number(text) : Number.NaN;
+      return value >= min && value <= max ? value : null;
+    },
+  };
+}
+
+const PORT = whole(0, 65_535);
+const ANY_TEXT = matching('a path', /./);
+const SECRET_TEXT: Kind<string> = { ...matching('text', /./), isSecret: true };
+const ORG_ID = matching('an id of letters, digits, dots, dashes and underscores, at most 63', ID_PATTERN);
+const TAG_KEY = matching('the key of a tag, at most 128 characters', /^[^\p{C}]{1,128}$/u);
+const ADMIN_TOKEN: Kind<string> = {
+  ...matching('at least 32 characters, all of them visible ASCII', /^[\x21-\x7e]{32,}$/),
+  isSecret: true,
+};
+const POSTGRES_URL: Kind<string> = {
+  expected: 'a postgres:// URL',
+  parse: (text) => (/^postgres(?:ql)?:\/\/./.test(text) && URL.canParse(text) ? text : null),
+  isSecret: true,
+};
+const LAB_URL: Kind<string> = {
+  expected: 'ws:// with 127.0.0.1 or [::1] and a port: the lab is on this machine',
+  parse: (text) => (/^ws:\/\/(?:127\.0\.0\.1|\[::1\]):\d+\/?$/.test(text) && URL.canParse(text) ? text : null),
+};
+const HOST: Kind<string> = {
+  expected: 'an address without brackets, or a host name',
+  parse: (text) => (isIP(text) !== 0 || /^[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$/.test(text) ? text : null),
+};
+const TRUST_PROXY: Kind<string | boolean> = {
+  expected: 'true, false, a number of proxies, or addresses and networks such as "loopback, 10.0.0.0/8"',
+  parse(text) {
+    if (text === 'true' || text === 'false') return text === 'true';
+    return /^\d{1,2}$/.test(text) || text.split(',').every((part) => isNetwork(part.trim())) ? text : null;
+  },
+};
+
+function isNetwork(text: string): boolean {
+  if (['loopback', 'linklocal', 'uniquelocal'].includes(text)) return true;
+  const [address = '', bits, ...rest] = text.split('/');
+  if (isIP(address) === 0 || rest.length > 0) return false;
+  return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (isIPv4(address) ? 32 : 128));
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || (isIPv4(host) && host.startsWith('127.'));
+}
+
+interface Settings {
+  readonly problems: string[];
+  isSet(name: string): boolean;
+  /** Null: not set, or wrong and then among the problems. */
+  read<T>(name: string, kind: Kind<T>): T | null;
+  /** The text of the file that the variable names. */
+  readFile(name: string): string | null;
+  /** Names of ours that are set and that nobody asked for, each with the names that were asked for. */
+  unread(): { name: string; known: readonly string[] }[];
+}
+
+function createSettings(env: NodeJS.ProcessEnv): Settings {
+  const problems: string[] = [];
+  const known = new Set<string>(['SALLYPORT_URL', 'SALLYPORT_TOKEN']); // the command line reads these
+
+  function isSet(name: string): boolean {
+    known.add(name);
+    return env[name] !== undefined;
+  }
+
+  function read<T>(name: string, { expected, parse, isSecret = false }: Kind<T>): T | null {
+    known.add(name);
+    const text = env[name];
+    if (text === undefined) return null;
+    const value = text === '' ? null : parse(text);
+    const came =
+      text === '' ? ', and is empty: unset it or give it a value' : isSecret ? '' : `, not ${showValue(text)}`;
+    if (value === null) problems.push(`${name} must be ${expected}${came}.`);
+    return value;
+  }
+
+  function readFile(name: string): string | null {
+    const path = read(name, ANY_TEXT);
+    if (path === null) return null;
+    try {
+      return readFileSync(path, 'utf8');
+    } catch (error) {
+      const code = error instanceof Error && 'code' in error ? error.code : 'an unknown error';
+      problems.push(`${name} must name a file that can be read: ${showValue(path)} gives ${code}.`);
+      return null;
+    }
+  }
+
+  function unread(): { name: string; known: readonly string[] }[] {
+    const names = Object.keys(env).filter((name) => name.startsWith('SALLYPORT_') && !known.has(name));
+    return names.sort().map((name) => ({ name, known: [...known] }));
+  }
+
+  return { problems, isSet, read, readFile, unread };
+}
+
+function warning({ name, known }: { name: string; known: readonly string[] }): string {
+  if (name.startsWith('SALLYPORT_OIDC_')) {
+    return `${name} has no effect: this version does not take sessions of people.`;
+  }
+  const [nearest] = known.map((other) => ({ other, edits: countEdits(name, other) })).sort((a, b) => a.edits - b.edits);
+  const hint = nearest !== undefined && nearest.edits <= 3 ? `, did you mean ${nearest.other}?` : '.';
+  return `${name} has no effect: this version has no such setting${hint}`;
+}
+
+/** Levenshtein distance. */
+function countEdits(from: string, to: string): number {
+  let row = Array.from({ length: to.length + 1 }, (_, index) => index);
+  for (const [above, letter] of [...from].entries()) {
+    const next = [above + 1];
+    for (const [index, other] of [...to].entries()) {
+      const replaced = (row[index] ?? 0) + (letter === other ? 0 : 1);
+      next.push(Math.min(replaced, (row[index + 1] ?? 0) + 1, (next[index] ?? 0) + 1));
+    }
+    row = next;
+  }
+  return row.at(-1) ?? 0;
+}
