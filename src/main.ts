@@ -48,7 +48,7 @@ async function demo(args: string[]): Promise<number> {
 
 async function migrate(args: string[]): Promise<number> {
   if (!expectArgs('migrate', args, [])) return 2;
-  const { config, log } = await settings(process.env);
+  const { config, log } = await settings(process.env, { needsSigningKey: false });
   const { openDatabase } = await import('./db/database.ts');
   const { migrateDatabase } = await import('./db/migrate.ts');
   const url = config.migrateDatabaseUrl ?? config.databaseUrl;
@@ -71,7 +71,7 @@ async function migrate(args: string[]): Promise<number> {
 
 async function lab(args: string[]): Promise<number> {
   if (!expectArgs('lab', args, [])) return 2;
-  const { config, log } = await settings(process.env);
+  const { config, log } = await settings(process.env, { needsSigningKey: false });
   const { join } = await import('node:path');
   const { startLab } = await import('./lab/lab.ts');
   const running = await startLab({ dataDir: join(config.dataDir, 'lab'), log });
@@ -86,10 +86,10 @@ ${running.instances.map(({ id, osUser }) => `${id}  ${osUser}`).join('\n')}
   return 0;
 }
 
-async function settings(env: Env) {
+async function settings(env: Env, needs: { needsSigningKey?: boolean } = {}) {
   const { readConfig } = await import('./config.ts');
   const { createLog } = await import('./log.ts');
-  const config = readConfig(env);
+  const config = readConfig(env, needs);
   const log = createLog(config.logLevel);
   for (const warning of config.warnings) log.warn({}, warning);
   return { config, log };

@@ -39,7 +39,9 @@ async function setup({ refuse = false } = {}) {
   const { port } = server.address() as AddressInfo;
   const sock = connect({ port, host: '127.0.0.1', noDelay: true });
   const client = new Client();
-  const ready = new Promise((resolve) => client.once('ready', resolve));
+  const ready = new Promise<void>((resolve) => {
+    client.once('ready', () => resolve());
+  });
   client.on('error', () => undefined);
   client.connect({ sock, username: 'u', password: 'p' });
   await ready;
