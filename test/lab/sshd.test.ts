@@ -70,7 +70,7 @@ describe.runIf(canRunSshd() === null)('a real sshd', () => {
   it('has its connections cut with all others', async () => {
     const client = await loginTo(test.lab);
     // `once` would take the broken pipe for its own error.
-    const closed = new Promise((resolve) => client.on('close', resolve));
+    const closed = new Promise<void>((resolve) => client.on('close', () => resolve()));
     await test.cutConnections();
     await closed;
   });
