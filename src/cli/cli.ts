@@ -3,7 +3,8 @@
  *
  * It never ends the process itself; main.ts does, with the code that `runCli` resolves with. The verbs that start
  * servers live in main.ts and are handed in, so that help lists them and this folder knows nothing of the gateway.
- * Decision: verbs are loaded on use, because a remote exec should cost little more than an empty node.
+ * Decision: verbs are loaded on use, and commander for all but `exec`, because a remote exec should cost little more
+ * than an empty node.
  */
 import type { Command, CommanderError } from 'commander';
 import type { Io } from './io.ts';
@@ -22,8 +23,8 @@ interface ClientVerb {
   load(): Promise<{ verb: Verb }>;
 }
 
+/** `exec` stands apart, see exec-options.ts. */
 const VERBS: Readonly<Record<string, ClientVerb>> = {
-  exec: { description: 'run one command in a workspace', load: () => import('./exec.ts') },
   activity: { description: 'what was done, newest first', load: () => import('./activity.ts') },
   workspace: { description: 'list, get, set, rename, delete', load: () => import('./workspace.ts') },
   token: { description: 'create, list, revoke', load: () => import('./token.ts') },
@@ -37,12 +38,15 @@ export async function runCli(
   serverVerbs: Readonly<Record<string, ServerVerb>> = {},
 ): Promise<number> {
   const [first, ...rest] = argv;
-  // `help token create` is `token create --help`; commander knows only the first of the two names.
+  // `help token create` is `token create --help`; commander would look at the first of the two names only.
   if (first === 'help' && rest.length > 0) return await runCli([...rest, '--help'], io, serverVerbs);
   const name = first ?? '';
   if (Object.hasOwn(serverVerbs, name)) return (await serverVerbs[name]?.run(rest)) ?? EXIT.failed;
   const output = createOutput(io);
-  const exitCode = await runVerb(name, argv, { io, output, serverVerbs });
+  const exitCode =
+    name === 'exec'
+      ? await (await import('./exec.ts')).exec(rest, { io, output })
+      : await runVerb(name, argv, { io, output, serverVerbs });
   return exitCode === 0 && output.broken.aborted ? exitOfBroken(output, EXIT.failed) : exitCode;
 }
 
@@ -61,10 +65,12 @@ async function runVerb(
         exitCode = await act(...args);
       },
   };
-  const program = await createProgram(output);
-  for (const [verb, { description, load }] of Object.entries(VERBS)) {
+  const wanted = Object.hasOwn(VERBS, name) ? VERBS[name] : undefined;
+  const [program, loaded] = await Promise.all([createProgram(output), wanted?.load()]);
+  program.command('exec').description('run one command in a workspace');
+  for (const [verb, { description }] of Object.entries(VERBS)) {
     const command = program.command(verb).description(description);
-    if (verb === name) (await load()).verb.define(command, context);
+    if (verb === name) loaded?.verb.define(command, context);
   }
   for (const [verb, { description }] of Object.entries(serverVerbs)) program.command(verb).description(description);
   try {
@@ -73,8 +79,7 @@ async function runVerb(
   } catch (error) {
     if (!isCommanderError(error)) throw error;
     await output.flush();
-    if (error.exitCode === 0) return 0;
-    return name === 'exec' ? EXIT.notStarted : EXIT.usage;
+    return error.exitCode === 0 ? 0 : EXIT.usage;
   }
 }
 
@@ -83,7 +88,6 @@ async function createProgram(output: Output): Promise<Command> {
   return new Command('sallyport')
     .description("run one command on a tenant's own host over HTTPS and see its output live")
     .version(readVersion(), '-V, --version', 'print the version')
-    .enablePositionalOptions()
     .exitOverride()
     .configureOutput({
       writeOut: (text) => void output.write('stdout', text),

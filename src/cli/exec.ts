@@ -8,73 +8,35 @@ import type { Client } from '../client/client.ts';
 import type { ExecBody, ExecDocument, WireErrorFrame, WireExitFrame, WireFrame, WireStream } from '../client/wire.ts';
 import { frameBytes } from '../client/wire.ts';
 import { SallyportError } from '../errors.ts';
-import { addConnectOptions, type ConnectOptions, connect } from './connect.ts';
+import { connect } from './connect.ts';
 import { type Ending, watchEnding } from './ending.ts';
+import { EXEC_HELP, type ExecFlags, type ExecWords, parseExecWords } from './exec-options.ts';
 import type { Io } from './io.ts';
 import { EXIT, execExitOf, exitOfFailure, failureDocument, noteFailure, noteProblem, type Output } from './output.ts';
 import { readStdin } from './stdin.ts';
-import { collect, type Verb } from './verb.ts';
-
-interface ExecFlags extends ConnectOptions {
-  timeout?: string;
-  connectTimeout?: string;
-  env?: string[];
-  cwd?: string;
-  maxOutput?: string;
-  stdin?: boolean;
-  idempotencyKey?: string;
-  dryRun?: boolean;
-  json?: boolean;
-}
-
-const HELP = `
-Options stand before the workspace id; what follows it belongs to the program.
-
-Standard input: a pipe or file is sent (at most 1 MiB); a terminal is not. Use --no-stdin inside "while read" loops.
-
-Exit status: the program's own; 124 its timeout ended it; 125 refused or failed before it started; 126, 127 not
-executable, not found; 128+n killed by signal n; 130 after Ctrl-C, which ends it there; 141 the reader of our output
-closed it; 255 the link was lost, the stream is unfinished, or a replay has no output to show.
-
-Example: sallyport exec --timeout 10 ws-1 -- journalctl -u nginx -n 50`;
-
-export const verb: Verb = {
-  define(command, { action, io, output }) {
-    addConnectOptions(command)
-      .usage('[options] <workspace> -- <argv...>')
-      .argument('<workspace>')
-      .argument('<argv...>')
-      .option('--timeout <s>', 'end the program after this many seconds (gateway: 30, at most 120)')
-      .option('--connect-timeout <s>', 'seconds to reach the host (gateway: 20, at most 60)')
-      .option('-e, --env <name=value>', 'set a variable; a name alone takes its value from here', collect)
-      .option('--cwd <dir>', 'absolute directory to run in')
-      .option('--max-output <bytes>', 'cut each stream here (gateway: 1 MiB)')
-      .option('--stdin', 'read standard input to its end, whatever it is')
-      .option('--no-stdin', 'leave standard input alone')
-      .option('--idempotency-key <key>', 'never run twice under this key')
-      .option('--dry-run', 'print what would be decided, run nothing')
-      .option('--json', 'print the result, or the problem, as one JSON document')
-      .addHelpText('after', HELP)
-      .passThroughOptions();
-    command.action(
-      action((workspaceId: string, words: string[], flags: ExecFlags) =>
-        exec({ workspaceId, words, flags, io, output }),
-      ),
-    );
-  },
-};
 
 interface Request {
-  workspaceId: string;
-  words: string[];
-  flags: ExecFlags;
+  words: ExecWords;
   io: Io;
   output: Output;
 }
 
-/** Resolves with the exit code; what fails is printed here. */
-async function exec(request: Request): Promise<number> {
-  const { io, output, flags } = request;
+/** Gets the words behind `exec`; resolves with the exit code. What fails is printed here. */
+export async function exec(rawWords: readonly string[], { io, output }: { io: Io; output: Output }): Promise<number> {
+  try {
+    const words = parseExecWords(rawWords);
+    if (words !== null) return await execWords({ words, io, output });
+    await output.write('stdout', EXEC_HELP);
+    await output.flush();
+    return 0;
+  } catch (error) {
+    noteFailure(output, error);
+    return EXIT.notStarted;
+  }
+}
+
+async function execWords(request: Request): Promise<number> {
+  const { io, output, words } = request;
   const ending = watchEnding(io, output);
   try {
     return await Promise.race([ending.left, run(request, ending)]);
@@ -82,18 +44,18 @@ async function exec(request: Request): Promise<number> {
     // The failure of leaving is no news: what was asked for is what happened.
     if (ending.exitCode !== null) return ending.exitCode;
     noteFailure(output, error);
-    if (flags.json === true) await output.json(failureDocument(error));
+    if (words.flags.json === true) await output.json(failureDocument(error));
     return execExitOf(error);
   } finally {
     ending.release();
   }
 }
 
-async function run({ workspaceId, words, flags, io, output }: Request, ending: Ending): Promise<number> {
-  const body = bodyOf(programOf(words), flags, io.env);
+async function run({ words, io, output }: Request, ending: Ending): Promise<number> {
+  const { flags, workspaceId, argv } = words;
+  const body = bodyOf(argv, flags, io.env);
   const client = connect(flags, io.env);
-  const choice = flags.stdin === undefined ? 'auto' : flags.stdin ? 'always' : 'never';
-  const stdin = await readStdin(choice, { stdin: () => io.stdin, output, signal: ending.signal });
+  const stdin = await readStdin(flags.stdin ?? 'auto', { stdin: () => io.stdin, output, signal: ending.signal });
   const how = { signal: ending.signal, stdin: stdin ?? undefined, idempotencyKey: flags.idempotencyKey };
   const call = { client, workspaceId, body, how, output };
   const exitCode =
@@ -187,18 +149,6 @@ function noteSurvivors(output: Output, survivors: number[] | null | undefined): 
   else output.note(`processes are left on the host: ${survivors.join(', ')}`);
 }
 
-/** The words after the workspace id; the `--` that ends our options is ours, every later one the program's. */
-function programOf(words: string[]): string[] {
-  const [first, ...rest] = words;
-  if (first === '--') return rest;
-  if (first?.startsWith('-')) {
-    throw new SallyportError('invalid_request', `options stand before the workspace id; "${first}" came after it`, {
-      remedy: `a program of that name is run with: <workspace> -- ${first}`,
-    });
-  }
-  return words;
-}
-
 function bodyOf(cmd: string[], flags: ExecFlags, env: Io['env']): ExecBody {
   if (cmd.length === 0)
     throw new SallyportError('invalid_request', 'there is no program to run after the workspace id');
@@ -206,7 +156,7 @@ function bodyOf(cmd: string[], flags: ExecFlags, env: Io['env']): ExecBody {
     cmd,
     timeout_s: numberOf('--timeout', flags.timeout),
     connect_timeout_s: numberOf('--connect-timeout', flags.connectTimeout),
-    env: flags.env && Object.fromEntries(flags.env.map((pair) => envPair(pair, env))),
+    env: flags.env.length === 0 ? undefined : Object.fromEntries(flags.env.map((pair) => envPair(pair, env))),
     cwd: flags.cwd,
     max_output_bytes: numberOf('--max-output', flags.maxOutput),
     dry_run: flags.dryRun,

@@ -14,12 +14,16 @@ export interface Io {
 /** This process. */
 export function processIo(): Io {
   return {
-    // Opened on first use only: a verb that reads no input must not touch what a script lent to us.
+    // Made on first use only: it costs time, and a verb that reads no input must not touch what a script lent to us.
     get stdin() {
       return process.stdin;
     },
-    stdout: process.stdout,
-    stderr: process.stderr,
+    get stdout() {
+      return process.stdout;
+    },
+    get stderr() {
+      return process.stderr;
+    },
     env: process.env,
     onSignal(handler) {
       process.on('SIGINT', handler);

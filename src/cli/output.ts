@@ -26,9 +26,11 @@ export const EXIT = {
   lost: 255,
 } as const;
 
+type StreamName = 'stdout' | 'stderr';
+
 export interface Output {
   /** Resolves when there is room for more. Never rejects: see `broken`. */
-  write(stream: 'stdout' | 'stderr', bytes: Uint8Array | string): Promise<void>;
+  write(name: StreamName, bytes: Uint8Array | string): Promise<void>;
   /** One line on stderr, made safe. */
   note(text: string): void;
   /** One document on one line of stdout. */
@@ -43,24 +45,29 @@ export interface Output {
 export function createOutput(io: Pick<Io, 'stdout' | 'stderr'>): Output {
   const breaking = new AbortController();
   const broken = breaking.signal;
-  const dead = new Set<'stdout' | 'stderr'>();
-  for (const name of ['stdout', 'stderr'] as const) {
-    io[name].on('error', (error: Error) => {
+  const used = new Set<StreamName>();
+  const dead = new Set<StreamName>();
+
+  // Node makes its streams on first use, a millisecond each: most programs leave stderr alone.
+  function use(name: StreamName): NodeJS.WritableStream {
+    if (used.has(name)) return io[name];
+    used.add(name);
+    return io[name].on('error', (error: Error) => {
       dead.add(name);
       breaking.abort(error);
     });
   }
 
-  async function write(stream: 'stdout' | 'stderr', bytes: Uint8Array | string): Promise<void> {
-    if (dead.has(stream) || io[stream].write(bytes)) return;
-    await once(io[stream], 'drain', { signal: broken }).catch(() => {}); // broken: nothing is worth waiting for
+  async function write(name: StreamName, bytes: Uint8Array | string): Promise<void> {
+    if (dead.has(name) || use(name).write(bytes)) return;
+    await once(io[name], 'drain', { signal: broken }).catch(() => {}); // broken: nothing is worth waiting for
   }
 
-  async function settle(stream: 'stdout' | 'stderr'): Promise<void> {
-    if (dead.has(stream)) return;
+  async function settle(name: StreamName): Promise<void> {
+    if (dead.has(name)) return;
     await new Promise<void>((resolve) => {
-      io[stream].once('error', () => resolve());
-      io[stream].write('', () => resolve());
+      io[name].once('error', () => resolve());
+      io[name].write('', () => resolve());
     });
   }
 
@@ -69,7 +76,7 @@ export function createOutput(io: Pick<Io, 'stdout' | 'stderr'>): Output {
     note: (text) => void write('stderr', `sallyport: ${neutralise(text)}\n`),
     json: (document) => write('stdout', `${jsonLine(document)}\n`),
     table: (header, rows) => write('stdout', formatTable(header, rows)),
-    flush: async () => void (await Promise.all([settle('stdout'), settle('stderr')])),
+    flush: async () => void (await Promise.all([...used].map(settle))),
     broken,
   };
 }

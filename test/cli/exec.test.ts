@@ -225,18 +225,7 @@ it.concurrent('control characters of the gateway do not reach the terminal', asy
 
 describe.concurrent('the request', () => {
   it('carries what the options say, and argv untouched', async ({ expect }) => {
-    const options = [
-      '--timeout',
-      '0.5',
-      '--connect-timeout',
-      '7',
-      '--env',
-      'A=b=c',
-      '-e',
-      'FROM_HERE',
-      '--cwd',
-      '/tmp',
-    ];
+    const options = ['--timeout=0.5', '--connect-timeout', '7', '--env', 'A=b=c', '-e', 'FROM_HERE', '--cwd', '/tmp'];
     const env = { FROM_HERE: 'here' };
     await cliHere(
       ['exec', ...options, '--max-output', '10', 'sent', '--', 'sh', '-c', ' a "b" $c ', '--', '--json', ''],
@@ -268,12 +257,18 @@ describe.concurrent('the request', () => {
 
   it.for<[string, string[], RegExp]>([
     ['an option behind the workspace id', ['misplaced', '--timeout', '5', '--', 'ls'], /stand before the workspace id/],
-    ['an unknown option', ['--frobnicate', 'misplaced', 'ls'], /unknown option '--frobnicate'/],
+    [
+      'an unknown option',
+      ['--frobnicate', 'misplaced', 'ls'],
+      /there is no option "--frobnicate"\n.*--help shows the usage/,
+    ],
     ['no program', ['misplaced', '--'], /no program to run/],
-    ['no workspace', [], /missing required argument/],
+    ['no workspace', [], /the workspace id is missing/],
+    ['an option without its value', ['--timeout'], /--timeout takes a value/],
+    ['a value for an option that takes none', ['--json=yes', 'misplaced', 'ls'], /there is no option "--json=yes"/],
     ['a timeout in words', ['--timeout', 'soon', 'misplaced', 'ls'], /--timeout takes a number; "soon" is none/],
     ['an unset variable', ['--env', 'NOT_SET_HERE', 'misplaced', 'ls'], /"NOT_SET_HERE" is neither/],
-    ['a token on the command line', ['--token', 'x', 'misplaced', 'ls'], /unknown option '--token'/],
+    ['a token on the command line', ['--token', 'x', 'misplaced', 'ls'], /there is no option "--token"/],
   ])('is not made with %s', async ([, words, stderr], { expect }) => {
     expect(await cliHere(['exec', ...words], { url: server.url })).toMatchObject({
       code: 125,
