@@ -31,7 +31,8 @@ export function createActivityReader({ kysely }: Sql): ActivityReader {
         .select(['id', 'request_body', 'actor', 'created_at'])
         .where('org_id', '=', orgId)
         .where('workspace_id', '=', workspaceId)
-        .where('status', '=', 'running')
+        .where('activity_type', '=', 'workspace_exec')
+        .where('finished_at', 'is', null)
         .orderBy('seq', 'desc')
         .execute();
       return rows.map((row) => ({

@@ -9,25 +9,19 @@
  *   the pid in postmaster.pid, says whether the folder is in use: after a container restart that pid is often somebody else.
  * - The server listens on no TCP port. Whoever may enter the run folder (0700) is the database's superuser.
  */
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { chmod, chown, mkdir, mkdtemp, open, readdir, readFile, rename, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
-import { promisify } from 'node:util';
+import { command, createCluster, identity, type Place, preparePlace, removeRunDir, SOCKET_NAME } from './cluster.ts';
 import type { Log } from './log.ts';
-import { type Binaries, chooseLauncher, findBinaries, type Launcher } from './postgres-binaries.ts';
+import { chooseLauncher, findBinaries, type Launcher } from './postgres-binaries.ts';
 
-/** Part of the folder's name: files of one major version are not readable by another. */
-const MAJOR_VERSION = 18;
-/** sun_path holds 108 bytes on Linux and 104 on macOS, with the closing NUL. */
-const SOCKET_PATH_MAX_BYTES = 100;
-const SOCKET_NAME = '.s.PGSQL.5432';
 /** Crash recovery replays at most max_wal_size (1 GB). */
 const READY_MAX_MS = 120_000;
 /** A server whose owner was killed needs a moment to stop; `flock` waits this long for it. */
-const LOCK_WAIT_S = 2;
+const LOCK_WAIT_S = 1;
 /** The same when its pid file says that it is stopping: its last checkpoint may be long. */
 const STOPPING_MAX_MS = 60_000;
 /** From "stop, ending sessions" to "stop at once", and from there to KILL. */
@@ -59,6 +53,7 @@ export interface EmbeddedOptions {
   log: Log;
   /** false, for tests: nothing is synced to disk, so a power cut loses the folder. */
   durable?: boolean;
+  /** How to run the programs; found out when absent. */
   launcher?: Launcher;
 }
 
@@ -68,26 +63,15 @@ export interface Embedded {
   stop(): Promise<void>;
 }
 
-interface Place {
-  binaries: Binaries;
-  launcher: Launcher;
-  dataDir: string;
-  /** Holds the cluster, its lock and, when the path is short enough, the socket. */
-  home: string;
-  cluster: string;
-  runDir: string;
-  durable: boolean;
-  log: Log;
-}
-
 /**
  * Starts the server on `dataDir` (made when missing, 0700) and keeps it running: when it dies, it is started again.
  * Rejects with one sentence when the folder is in use by a living gateway or the server cannot run here.
  */
 export async function startEmbedded(options: EmbeddedOptions): Promise<Embedded> {
+  const { dataDir, log, durable = true } = options;
   const binaries = await findBinaries();
   const launcher = options.launcher ?? (await chooseLauncher());
-  const place = await preparePlace(options, binaries, launcher);
+  const place = await preparePlace({ dataDir, log, durable, binaries, launcher });
   const stopping = new AbortController();
   try {
     await createCluster(place);
@@ -108,103 +92,6 @@ async function stop(place: Place, stopping: AbortController, supervised: Promise
   stopping.abort();
   await supervised;
   await removeRunDir(place);
-}
-
-/** The one in the data folder stays: after a refused start it is somebody else's. */
-async function removeRunDir(place: Place): Promise<void> {
-  if (!place.runDir.startsWith(place.home)) await rm(place.runDir, { recursive: true, force: true });
-}
-
-async function preparePlace(options: EmbeddedOptions, binaries: Binaries, launcher: Launcher): Promise<Place> {
-  const dataDir = resolve(options.dataDir);
-  const home = join(dataDir, `postgres-${MAJOR_VERSION}`);
-  await mkdir(dataDir, { recursive: true, mode: 0o700 });
-  // Another account must be able to pass through to its own folder, but may not list ours.
-  await chmod(dataDir, launcher.user === null ? 0o700 : 0o711);
-  await mkdir(home, { recursive: true, mode: 0o700 });
-  const runDir = await makeRunDir(home);
-  if (launcher.user !== null) {
-    for (const path of [home, runDir]) await chown(path, launcher.user.uid, launcher.user.gid);
-  }
-  const durable = options.durable ?? true;
-  return { binaries, launcher, dataDir, home, cluster: join(home, 'data'), runDir, durable, log: options.log };
-}
-
-async function makeRunDir(home: string): Promise<string> {
-  const beside = join(home, 'run');
-  if (Buffer.byteLength(join(beside, SOCKET_NAME)) >= SOCKET_PATH_MAX_BYTES) {
-    return mkdtemp(join(tmpdir(), 'sallyport-'));
-  }
-  await mkdir(beside, { recursive: true, mode: 0o700 });
-  return beside;
-}
-
-/** Made beside its place and renamed, so that a half-made cluster is never taken for a whole one. */
-async function createCluster(place: Place): Promise<void> {
-  if ((await readdir(place.home)).includes('data')) return;
-  const side = join(place.home, `data.new-${process.pid}`);
-  await removeAbandoned(place.home);
-  try {
-    await runInitdb(place, side);
-    await rename(side, place.cluster);
-  } catch (error) {
-    await rm(side, { recursive: true, force: true });
-    // Another process made the cluster meanwhile: the lock decides which of us gets to run it.
-    if ((await readdir(place.home)).includes('data')) return;
-    throw error;
-  }
-  if (place.durable) await syncFolder(place.home);
-}
-
-/** Left by a process that was killed in `initdb`. */
-async function removeAbandoned(home: string): Promise<void> {
-  for (const name of await readdir(home)) {
-    const pid = Number(/^data\.new-(\d+)$/.exec(name)?.[1] ?? Number.NaN);
-    if (Number.isNaN(pid) || (pid !== process.pid && isAlive(pid))) continue;
-    await rm(join(home, name), { recursive: true, force: true });
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
-  }
-}
-
-async function runInitdb(place: Place, folder: string): Promise<void> {
-  const settings = ['--username=postgres', '--encoding=UTF8', '--locale=C', '--no-instructions'];
-  // Over the socket everybody who can reach it is let in: the folder's mode is the gate.
-  const access = ['--auth-local=trust', '--auth-host=reject'];
-  const sync = place.durable ? [] : ['--no-sync'];
-  const [file, ...args] = command(place, [place.binaries.initdb, '-D', folder, ...settings, ...access, ...sync]);
-  await promisify(execFile)(file, args, identity(place)).catch((cause: Error & { stderr?: string }) => {
-    const reason = cause.stderr?.trim().split('\n').at(-1) || cause.message;
-    throw new Error(`the embedded database could not be made in ${folder}: ${reason}; set DATABASE_URL instead`, {
-      cause,
-    });
-  });
-}
-
-function command(place: Place, words: [string, ...string[]]): [string, ...string[]] {
-  const [first, ...rest] = place.launcher.prefix;
-  return first === undefined ? words : [first, ...rest, ...words];
-}
-
-/** The gateway's own environment, with its secrets, stays here. */
-function identity(place: Place) {
-  const env = { PATH: process.env.PATH ?? '/usr/bin:/bin', LC_ALL: 'C', TZ: 'UTC' };
-  return { cwd: '/', env, ...place.launcher.user };
-}
-
-async function syncFolder(path: string): Promise<void> {
-  const folder = await open(path);
-  try {
-    await folder.sync();
-  } finally {
-    await folder.close();
-  }
 }
 
 interface Server {
@@ -277,15 +164,19 @@ function spawnKeeper(place: Place): ChildProcess {
     ...server,
   ]);
   // Detached: Ctrl-C in a terminal is for us alone. The database stops last, after the audit rows are closed.
-  return spawn(file, args, { ...identity(place), detached: true, stdio: ['pipe', 'ignore', 'pipe'] });
+  const child = spawn(file, args, { ...identity(place), detached: true, stdio: ['pipe', 'ignore', 'pipe'] });
+  // Nothing is ever written to it; that the keeper has closed its end is told by its exit.
+  child.stdin.on('error', () => {});
+  return child;
 }
 
 function settings(place: Place): string[] {
   return [
     'listen_addresses=',
-    `unix_socket_directories=${place.runDir}`,
+    // A list: quoted, so that a comma or a space in the path is part of it.
+    `unix_socket_directories="${place.runDir.replaceAll('"', '""')}"`,
     'unix_socket_permissions=0700',
-    'max_connections=100',
+    'max_connections=200',
     'shared_buffers=32MB',
     // Fewer processes for a server with one client: no replication, no parallel query, no I/O workers.
     'wal_level=minimal',
@@ -318,9 +209,9 @@ function readLog(child: ChildProcess, place: Place, tail: string[], signal: Abor
 }
 
 async function shutDown(child: ChildProcess, log: Log): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
   const ended = new Promise((resolve) => child.once('exit', resolve));
-  // The keeper's own end may break the pipe first.
-  child.stdin?.on('error', () => {}).end();
+  child.stdin?.end();
   for (const signal of ['SIGQUIT', 'SIGKILL'] as const) {
     const waited = new AbortController();
     const done = await Promise.race([
@@ -331,7 +222,16 @@ async function shutDown(child: ChildProcess, log: Log): Promise<void> {
     if (done || child.pid === undefined) return;
     log.error({ signal }, 'the embedded database does not stop');
     // The group is the keeper and the server; sessions of the server end by themselves when it is gone.
-    process.kill(-child.pid, signal);
+    killGroup(child.pid, signal);
+  }
+}
+
+function killGroup(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(-pid, signal);
+  } catch (error) {
+    // It ended since we looked.
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
   }
 }
 

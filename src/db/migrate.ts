@@ -37,10 +37,7 @@ interface Migration {
  */
 export async function migrateDatabase(options: MigrateOptions): Promise<string[]> {
   const files = await readMigrations(options.folder ?? FOLDER);
-  const client = new pg.Client({ connectionString: options.url, connectionTimeoutMillis: CONNECT_MAX_MS });
-  // A connection that dies between two statements is reported by the next statement.
-  client.on('error', () => {});
-  await client.connect();
+  const client = await connect(options.url);
   try {
     await client.query('select pg_advisory_lock($1)', [LOCK_KEY]);
     const pending = pendingOf(files, await readApplied(client));
@@ -52,6 +49,19 @@ export async function migrateDatabase(options: MigrateOptions): Promise<string[]
     // Ending the session also ends the lock.
     await client.end();
   }
+}
+
+async function connect(url: string): Promise<pg.Client> {
+  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: CONNECT_MAX_MS });
+  // A connection that dies between two statements is reported by the next statement.
+  client.on('error', () => {});
+  try {
+    await client.connect();
+  } catch (cause) {
+    const { message, code } = cause as NodeJS.ErrnoException;
+    throw new Error(`the database cannot be reached to migrate it: ${message || code}`, { cause });
+  }
+  return client;
 }
 
 async function readMigrations(folder: string): Promise<Migration[]> {

@@ -8,7 +8,7 @@ export function createPinStore({ kysely }: Sql): PinStore {
     async get(region, instanceId) {
       return kysely
         .selectFrom('host_keys')
-        .select(['type', 'blob'])
+        .select(['type', 'blob', 'source'])
         .where('region', '=', region)
         .where('instance_id', '=', instanceId)
         .orderBy('type')

@@ -4,7 +4,7 @@ import type { CommandRule, Scope } from '../access/access.ts';
 import type { AuditStatus } from '../outcome.ts';
 
 type Json<T> = ColumnType<T, string, string>;
-type NullableJson<T> = ColumnType<T | null, string | null, string | null>;
+type NullableJson<T> = ColumnType<T | null, string | null | undefined, string | null>;
 
 export interface Schema {
   orgs: OrgTable;
@@ -59,21 +59,21 @@ export interface ActivityTable {
   org_id: string;
   workspace_id: string | null;
   activity_type: string;
-  source_id: string | null;
+  source_id: Generated<string | null>;
   target_id: string | null;
   method: string;
   summary: string;
   request_body: NullableJson<Record<string, unknown>>;
   response_body: NullableJson<Record<string, unknown>>;
   tool_trace: NullableJson<unknown>;
-  duration_ms: number | null;
+  duration_ms: Generated<number | null>;
   status: AuditStatus;
-  error_detail: string | null;
+  error_detail: Generated<string | null>;
   actor: string;
   request_id: string;
   replica: string;
   created_at: Generated<Date>;
-  finished_at: ColumnType<Date | null, never, never>;
+  finished_at: Generated<Date | null>;
   seq: ColumnType<string, never, never>;
 }
 

@@ -10,8 +10,8 @@ import { SallyportError } from '../errors.ts';
 import type { Log } from './log.ts';
 import type { Schema } from './schema.ts';
 
-/** More only queue at the server's locks and disk. Source: design notes, measured with 100 callers. */
-const CONNECTIONS = 10;
+/** Three statements at once for each of the hot three (batch.ts), and some for the rest. */
+const CONNECTIONS = 12;
 /** To connect, or to wait for a free connection. */
 const CONNECT_MAX_MS = 3_000;
 /** The server gives a statement up… */
@@ -20,24 +20,18 @@ const STATEMENT_MAX_MS = 4_000;
 const ANSWER_MAX_MS = 5_000;
 const IDLE_MS = 60_000;
 
-/** A named statement is parsed and planned once per connection. */
+/** A named statement is parsed and planned once per connection; a pooler between must keep sessions together. */
 export interface Statement {
   name: string;
   text: string;
   values: unknown[];
 }
 
-export interface Connection {
-  run<Row extends pg.QueryResultRow>(statement: Statement): Promise<pg.QueryResult<Row>>;
-  release(): void;
-}
-
 export interface Sql {
   /** For everything that is not on the way of every exec. */
   readonly kysely: Kysely<Schema>;
   run<Row extends pg.QueryResultRow>(statement: Statement): Promise<pg.QueryResult<Row>>;
-  /** A rejection means that nothing was sent. The caller releases. */
-  connect(): Promise<Connection>;
+  /** Statements under way are waited for; what comes later is refused. */
   end(): Promise<void>;
 }
 
@@ -51,26 +45,32 @@ export function openSql(options: { url: string; log: Log }): Sql {
     statement_timeout: STATEMENT_MAX_MS,
     query_timeout: ANSWER_MAX_MS,
     keepAlive: true,
+    // Every statement here has its index. Without this, a plan made while a table was small scans it when it has grown.
+    options: '-c enable_seqscan=off',
   });
-  // Without a listener a server that goes away would end this process.
-  pool.on('error', (error) => options.log.warn({ err: error }, 'an idle database connection was lost'));
-  const connect = () => checkOut(pool);
+  let ended = false;
+  // Without a listener a server that goes away would end this process, also after `end`.
+  pool.on('error', (error) => {
+    if (!ended) options.log.warn({ reason: error.message }, 'an idle database connection was lost');
+  });
   return {
     kysely: new Kysely<Schema>({ dialect: new PostgresDialect({ pool: kyselyPool(pool) }) }),
-    connect,
     async run<Row extends pg.QueryResultRow>(statement: Statement) {
-      const connection = await connect();
+      const connection = await checkOut(pool);
       try {
         return await connection.run<Row>(statement);
       } finally {
         connection.release();
       }
     },
-    end: () => pool.end(),
+    end() {
+      ended = true;
+      return pool.end();
+    },
   };
 }
 
-class CheckedOut implements Connection {
+class CheckedOut {
   readonly #client: pg.PoolClient;
   #broken: Error | undefined;
   readonly #onError = (error: Error) => {
@@ -108,11 +108,14 @@ class CheckedOut implements Connection {
   }
 }
 
+/** The cause when no connection could be had: the statement was never sent. */
+class NotSent extends Error {}
+
 async function checkOut(pool: pg.Pool): Promise<CheckedOut> {
   try {
     return new CheckedOut(await pool.connect());
   } catch (cause) {
-    throw unavailable(cause);
+    throw unavailable(new NotSent('no connection to the database', { cause }));
   }
 }
 
@@ -129,15 +132,23 @@ function unavailable(cause: unknown): SallyportError {
   });
 }
 
-/**
- * The server's own word that a statement failed and left nothing behind; null when it is not known what became of it.
- * Sessions that are ended (57P), lose their line (08) or break inside (XX, 58) may have committed before.
- */
+/** The server's own word that a statement failed, so that it left nothing behind; null for every other failure. */
 export function refusalOf(error: unknown): { code: string; constraint: string | null } | null {
   const cause = error instanceof SallyportError ? error.cause : error;
   if (!(cause instanceof pg.DatabaseError) || cause.code === undefined) return null;
+  // Sessions that are ended (57P), lose their line (08) or break inside (XX, 58) may have committed before.
   if (/^(08|57P|58|XX)/.test(cause.code)) return null;
   return { code: cause.code, constraint: cause.constraint ?? null };
+}
+
+export function isRefusal(error: unknown): boolean {
+  return refusalOf(error) !== null;
+}
+
+/** True when a statement was sent and nobody said what became of it. */
+export function mayHaveRun(error: unknown): boolean {
+  const cause = error instanceof SallyportError ? error.cause : error;
+  return refusalOf(error) === null && !(cause instanceof NotSent);
 }
 
 /** SQLSTATE, PostgreSQL manual, appendix A. */
