@@ -51,6 +51,10 @@ export const EXECS_PER_SESSION = 8;
 export const SESSION_IDLE_MS = 60_000;
 /** A session older than this takes no new execs: an EC2 Instance Connect tunnel is cut after one hour, exec runs are minutes. */
 export const SESSION_MAX_AGE_MS = 50 * 60_000;
+/** AWS: 20 connections per EC2 Instance Connect Endpoint, not adjustable. All replicas together. */
+export const TUNNELS_PER_ENDPOINT = 20;
+/** While others wait for a place, a session in use keeps its own for this long before it takes no new execs. */
+export const SESSION_HOLD_MIN_MS = 1_000;
 /** An opening belongs to the pool, not to a caller; no caller may wait longer than this either. */
 export const SESSION_OPEN_MAX_MS = CONNECT_TIMEOUT_MAX_S * 1000;
 /** OpenSSH MaxStartups is 10:30:100: more than 10 unauthenticated connections at once are dropped at random. */

@@ -6,8 +6,9 @@
  * settles, never by what an error text says. No failure is remembered: the next caller dials again.
  */
 import { SallyportError } from '../errors.ts';
-import { EXECS_PER_SESSION, OPENINGS_PER_HOST, SESSION_OPEN_MAX_MS } from '../limits.ts';
+import { EXECS_PER_SESSION, OPENINGS_PER_HOST, SESSION_HOLD_MIN_MS, SESSION_OPEN_MAX_MS } from '../limits.ts';
 import type { Workspace } from '../workspace.ts';
+import { type Budget, noPlace } from './budget.ts';
 import type { Lease } from './pool.ts';
 import type { Opening as OpenCall, Session } from './session.ts';
 import { ConnectTrace } from './trace.ts';
@@ -20,6 +21,10 @@ interface Shared {
   openedAtMs: number;
   lastUsedMs: number;
   idle: NodeJS.Timeout | undefined;
+  /** The scarce way it goes, or null. */
+  resource: string | null;
+  /** Takes no new leases while others wait for its place. */
+  yielding: boolean;
 }
 
 interface Opening {
@@ -27,6 +32,9 @@ interface Opening {
   controller: AbortController;
   /** Callers that joined it; it may come to serve others. */
   waiters: Set<Waiter>;
+  resource: string | null;
+  /** Gives the place on the scarce way back; does nothing when none is held. */
+  giveBack(): void;
 }
 
 interface Waiter {
@@ -38,6 +46,8 @@ interface Waiter {
 
 interface HostOptions {
   open(workspace: Workspace, call: OpenCall): Promise<Session>;
+  budget: Budget;
+  tunnelsMax: number;
   idleMs: number;
   maxAgeMs: number;
   /** Nothing is open, opening or waiting any more. */
@@ -88,6 +98,29 @@ export class Host {
     });
   }
 
+  /**
+   * Others wait for the way that this host's sessions go: an idle session is closed; one that has had its time takes no
+   * new execs while they wait, and closes with its last. True when one will close.
+   */
+  yieldPlace(resource: string): boolean {
+    const held = [...this.#sessions].filter((shared) => shared.resource === resource);
+    const idle = held.find(({ leases }) => leases === 0);
+    if (idle !== undefined) {
+      this.#retire(idle);
+      return true;
+    }
+    const served = held.find(
+      ({ yielding, openedAtMs }) => !yielding && performance.now() - openedAtMs > SESSION_HOLD_MIN_MS,
+    );
+    if (served !== undefined) served.yielding = true;
+    return served !== undefined;
+  }
+
+  /** Sessions that will give their place back with their last exec. */
+  yielding(resource: string): number {
+    return [...this.#sessions].filter((shared) => shared.yielding && shared.resource === resource).length;
+  }
+
   close(): void {
     const draining = new SallyportError('draining', 'the gateway is stopping', { retryable: true, retryAfterS: 5 });
     for (const waiter of [...this.#waiters]) {
@@ -134,10 +167,15 @@ export class Host {
     let best: Shared | null = null;
     for (const shared of this.#sessions) {
       if (performance.now() - shared.openedAtMs > this.#options.maxAgeMs) this.#retire(shared);
+      else if (shared.yielding && this.#othersWait(shared)) continue;
       else if (shared.leases < shared.session.capacity && (best === null || shared.lastUsedMs > best.lastUsedMs))
         best = shared;
     }
     return best;
+  }
+
+  #othersWait({ resource }: Shared): boolean {
+    return resource !== null && this.#options.budget.waiting(resource) > 0;
   }
 
   #grant(shared: Shared): Lease {
@@ -163,6 +201,10 @@ export class Host {
     }
     this.#serve();
     if (shared.leases > 0) return;
+    if (this.#othersWait(shared)) {
+      this.#retire(shared);
+      return;
+    }
     shared.idle = setTimeout(() => this.#retire(shared), this.#options.idleMs);
     shared.idle.unref();
   }
@@ -188,7 +230,13 @@ export class Host {
   }
 
   #dial(workspace: Workspace): Opening {
-    const opening: Opening = { trace: new ConnectTrace(), controller: new AbortController(), waiters: new Set() };
+    const opening: Opening = {
+      trace: new ConnectTrace(),
+      controller: new AbortController(),
+      waiters: new Set(),
+      resource: null,
+      giveBack: () => undefined,
+    };
     this.#openings.add(opening);
     void this.#open(workspace, opening);
     return opening;
@@ -197,16 +245,20 @@ export class Host {
   /** Never rejects. */
   async #open(workspace: Workspace, opening: Opening): Promise<void> {
     const { controller, trace } = opening;
+    const { signal } = controller;
     const deadline = setTimeout(
       () => controller.abort(timeoutError(opening, SESSION_OPEN_MAX_MS)),
       SESSION_OPEN_MAX_MS,
     );
     try {
-      const session = await this.#options.open(workspace, { signal: controller.signal, trace });
+      const reserve = (resource: string): Promise<void> => this.#reserve(workspace, opening, resource);
+      const session = await this.#options.open(workspace, { signal, trace, reserve });
+      void session.closed.then(opening.giveBack);
       this.#openings.delete(opening);
-      if (controller.signal.aborted) session.close();
-      else this.#admit(session);
+      if (signal.aborted) session.close();
+      else this.#admit(session, opening.resource);
     } catch (error) {
+      opening.giveBack();
       this.#openings.delete(opening);
       for (const waiter of [...opening.waiters]) {
         this.#leave(waiter);
@@ -220,9 +272,34 @@ export class Host {
     }
   }
 
-  #admit(session: Session): void {
+  /** While it waits, whoever runs out of time is told that there was no place. */
+  async #reserve(workspace: Workspace, opening: Opening, resource: string): Promise<void> {
+    if (opening.resource !== null) throw new Error('bug: an opening takes one place');
+    const { budget, tunnelsMax } = this.#options;
+    opening.resource = resource;
+    opening.trace.retried = noPlace(resource, tunnelsMax, budget.expectedWaitS(resource));
+    const place = { resource, orgId: workspace.orgId, additional: this.#sessions.size > 0 };
+    const giveBack = await budget.reserve(place, opening.controller.signal);
+    opening.trace.retried = null;
+    let held = true;
+    opening.giveBack = () => {
+      if (held) giveBack();
+      held = false;
+    };
+  }
+
+  #admit(session: Session, resource: string | null): void {
     const now = performance.now();
-    const shared: Shared = { session, leases: 0, retired: false, openedAtMs: now, lastUsedMs: now, idle: undefined };
+    const shared: Shared = {
+      session,
+      leases: 0,
+      retired: false,
+      openedAtMs: now,
+      lastUsedMs: now,
+      idle: undefined,
+      resource,
+      yielding: false,
+    };
     this.#sessions.add(shared);
     void session.closed.then(() => {
       this.#retire(shared);

@@ -4,8 +4,9 @@
  * This file finds the host of a workspace; host.ts holds the life of its sessions. Nothing here knows SSH.
  */
 import { SallyportError } from '../errors.ts';
-import { SESSION_IDLE_MS, SESSION_MAX_AGE_MS } from '../limits.ts';
+import { SESSION_HOLD_MIN_MS, SESSION_IDLE_MS, SESSION_MAX_AGE_MS, TUNNELS_PER_ENDPOINT } from '../limits.ts';
 import type { DriverName, Workspace } from '../workspace.ts';
+import { createBudget } from './budget.ts';
 import { Host } from './host.ts';
 import type { Driver, Session } from './session.ts';
 
@@ -31,12 +32,34 @@ export interface Pool {
 
 export function createPool(deps: {
   drivers: ReadonlyMap<DriverName, Driver>;
+  /** Connections at once through one scarce way (an endpoint). */
+  tunnelsMax?: number;
   idleMs?: number;
   maxAgeMs?: number;
 }): Pool {
-  const { drivers, idleMs = SESSION_IDLE_MS, maxAgeMs = SESSION_MAX_AGE_MS } = deps;
+  const { drivers, tunnelsMax = TUNNELS_PER_ENDPOINT, idleMs = SESSION_IDLE_MS, maxAgeMs = SESSION_MAX_AGE_MS } = deps;
   const hosts = new Map<string, Host>();
   let closed = false;
+
+  /** One place is asked back for each who waits, again and again until nobody waits. */
+  const pressing = new Set<string>();
+  const pressed = (resource: string): void => {
+    if (pressing.has(resource)) return;
+    pressing.add(resource);
+    const ask = (): void => {
+      const waiting = budget.waiting(resource);
+      if (waiting === 0) {
+        pressing.delete(resource);
+        return;
+      }
+      let wanted = waiting;
+      for (const host of hosts.values()) wanted -= host.yielding(resource);
+      for (const host of [...hosts.values()]) if (wanted > 0 && host.yieldPlace(resource)) wanted -= 1;
+      setTimeout(ask, SESSION_HOLD_MIN_MS / 4).unref();
+    };
+    ask();
+  };
+  const budget = createBudget({ limit: tunnelsMax, pressed });
 
   const hostOf = (workspace: Workspace): Host => {
     if (closed) throw new SallyportError('draining', 'the gateway is stopping', { retryable: true, retryAfterS: 5 });
@@ -47,6 +70,8 @@ export function createPool(deps: {
     if (host === undefined) {
       host = new Host({
         open: (who, opening) => driver.open(who, opening),
+        budget,
+        tunnelsMax,
         idleMs,
         maxAgeMs,
         onEmpty: () => hosts.delete(key),

@@ -22,6 +22,11 @@ export interface Opening {
   signal: AbortSignal;
   /** Steps are written here as they happen, so that a timeout can name the step that hung. */
   trace: ConnectTrace;
+  /**
+   * Waits for a place among the connections that share `resource`, e.g. an endpoint's id. To be called before the
+   * scarce way is taken, once per opening; whoever called `open` gives the place back when the session is closed.
+   */
+  reserve(resource: string): Promise<void>;
 }
 
 export interface Session {

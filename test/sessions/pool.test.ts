@@ -257,4 +257,73 @@ describe('pool', () => {
     }
     expect(pool.stats()).toEqual({ sessions: 0, leases: 0, openings: 0, waiting: 0 });
   });
+
+  describe('with a scarce way to many hosts', () => {
+    const to = (host: string, orgId = 'org-1'): Workspace => ({
+      ...workspace,
+      orgId,
+      target: { driver: 'ssh', host, port: 22, osUser: 'u' },
+    });
+    /** A driver whose openings succeed as soon as they have a place. */
+    function scarce(tunnelsMax: number) {
+      let open = 0;
+      let peak = 0;
+      const driver: Driver = {
+        name: 'ssh',
+        key: (who) => (who.target.driver === 'ssh' ? who.target.host : ''),
+        async open(_workspace, { reserve }) {
+          await reserve('way');
+          open += 1;
+          peak = Math.max(peak, open);
+          const session = fakeSession();
+          void session.closed.then(() => {
+            open -= 1;
+          });
+          return session;
+        },
+      };
+      const pool = createPool({ drivers: new Map([['ssh', driver]]), tunnelsMax });
+      const leaseTo = (host: string, timeoutMs = 5000): Promise<Lease> =>
+        pool.lease(to(host), { signal: new AbortController().signal, timeoutMs });
+      return { pool, leaseTo, peak: () => peak };
+    }
+
+    it('an idle session makes room for another host', async () => {
+      const { leaseTo, peak } = scarce(1);
+      (await leaseTo('a')).release();
+      await expect(leaseTo('b')).resolves.toBeDefined();
+      expect(peak()).toBe(1);
+    });
+
+    it('a session closes with its last exec when others wait', async () => {
+      const { leaseTo, peak } = scarce(1);
+      const held = await leaseTo('a');
+      const waiting = leaseTo('b');
+      await turn();
+      held.release();
+      await expect(waiting).resolves.toBeDefined();
+      expect(peak()).toBe(1);
+    });
+
+    it('whose time ends while it waits for a place is told so', async () => {
+      const { leaseTo } = scarce(1);
+      await leaseTo('a');
+      await expect(leaseTo('b', 50)).rejects.toMatchObject({
+        code: 'capacity',
+        details: { failedStep: 'tunnel', retryAfterS: expect.any(Number) },
+      });
+    });
+
+    it('many hosts share few places, and everybody is served', async () => {
+      const { leaseTo, peak, pool } = scarce(3);
+      const run = async (n: number): Promise<void> => {
+        const held = await leaseTo(`host-${n % 12}`);
+        await turn();
+        held.release();
+      };
+      await Promise.all(Array.from({ length: 120 }, (_, n) => run(n)));
+      expect(peak()).toBe(3);
+      expect(pool.stats().waiting).toBe(0);
+    });
+  });
 });
