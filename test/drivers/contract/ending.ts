@@ -176,6 +176,16 @@ export function endingContract(rig: Rig): void {
       );
       await Promise.all(programs.map((program) => killAll(program)));
     });
+
+    // What a withdrawn right promises, however many programs it ends. Source: contract, section 2.
+    test('as many programs that ignore TERM are gone within 4.5 s', { timeout: 30_000 }, async () => {
+      const session = await rig.open();
+      const programs = await Promise.all(
+        Array.from({ length: session.capacity }, () => rig.start([fixture('ignores-term')], { session })),
+      );
+      await Promise.all(programs.map((program) => readLines(program).lines(1)));
+      expect(Math.max(...(await Promise.all(programs.map((program) => killAll(program)))))).toBeLessThan(4_500);
+    });
   });
 
   describe('over another session', () => {
