@@ -50,8 +50,6 @@ export function watchEnding(io: Pick<Io, 'onSignal'>, output: Output): Ending {
   const take = (name: EndSignal) => {
     if (exitCode === null) return void end(name === 'SIGINT' ? EXIT.interrupted : EXIT.terminated);
     patience.abort();
-    hangUp.abort();
-    leave(exitCode);
   };
   const takeBack = io.onSignal(take);
   output.broken.addEventListener('abort', () => {

@@ -10,7 +10,7 @@ import {
   startWireServer,
   type WireServer,
 } from '../client/wire-server.ts';
-import { startCli, startShell } from './process.ts';
+import { cliHere, startCli, startShell } from './process.ts';
 
 const CANCELLED = errorFrame({ error: 'cancelled', code: 'exec_cancelled', outcome: 'cancelled' });
 const line = (frame: object) => `${JSON.stringify(frame)}\n`;
@@ -123,6 +123,21 @@ describe.concurrent('leaving an exec', () => {
     expect(stdout.toString()).toBe('y');
     expect(stderr).toBe('code 141\n');
     await server.seen(cancelling('endless-head'));
+  });
+
+  it('leaving closes the connection also in a process that lives on', async ({ expect }) => {
+    let interrupt = () => {};
+    const ended = cliHere(['exec', 'silent-here', '--', 'x'], {
+      url: server.url,
+      onSignal: (handler) => {
+        interrupt = () => handler('SIGINT');
+        return () => {};
+      },
+    });
+    await server.seen(({ path }) => path === '/workspaces/silent-here/exec');
+    interrupt();
+    expect(await ended).toMatchObject({ code: 130 });
+    await expect.poll(() => hungUp.has('silent-here')).toBe(true);
   });
 
   it('a full disk ends it with 255, and the program is cancelled', async ({ expect }) => {

@@ -81,19 +81,16 @@ export function cli(args: readonly string[], how: Start = {}): Promise<Ended> {
 /** The same in this process: for what does not depend on being one. Standard input is /dev/null. */
 export async function cliHere(
   args: readonly string[],
-  how: Pick<Start, 'url' | 'env'> = {},
+  how: Pick<Start, 'url' | 'env'> & Partial<Pick<Io, 'onSignal'>> = {},
   serverVerbs: Record<string, ServerVerb> = {},
 ): Promise<Ended> {
+  const { onSignal = () => () => {} } = how;
   const fd = openSync('/dev/null', 'r');
   const [stdout, stderr] = [new PassThrough(), new PassThrough()];
   const stdin: Io['stdin'] = Object.assign(new PassThrough(), { fd });
   const collected = Promise.all([stdout.toArray(), stderr.toArray()]);
   try {
-    const code = await runCli(
-      args,
-      { stdin, stdout, stderr, env: settings(how), onSignal: () => () => {} },
-      serverVerbs,
-    );
+    const code = await runCli(args, { stdin, stdout, stderr, env: settings(how), onSignal }, serverVerbs);
     stdout.end();
     stderr.end();
     const [out, err] = await collected;
