@@ -131,15 +131,15 @@ export function exitOfFailure(outcome: string | undefined, code: string): number
 /** A failure in one or two lines on stderr. */
 export function noteFailure(output: Output, error: unknown): void {
   const message = error instanceof Error ? error.message : String(error);
-  if (error instanceof ProblemError) noteProblem(output, message, { ...error.problem, exec_id: error.execId });
-  else noteProblem(output, message, error instanceof SallyportError ? { remedy: error.details.remedy } : {});
+  noteProblem(output, message, error instanceof ProblemError ? { ...error.problem, exec_id: error.execId } : {});
+  if (error instanceof SallyportError && error.details.remedy !== undefined) output.note(error.details.remedy);
 }
 
 /** `problem` is a problem body or a terminal error frame. */
 export function noteProblem(
   output: Output,
   message: string,
-  problem: { code?: string; failed_step?: string; exec_id?: string | null; remedy?: string },
+  problem: { code?: string; failed_step?: string; exec_id?: string | null },
 ): void {
   const facts = [
     problem.code,
@@ -147,7 +147,6 @@ export function noteProblem(
     problem.exec_id == null ? undefined : `exec ${problem.exec_id}`,
   ].filter((fact) => fact !== undefined);
   output.note(facts.length === 0 ? message : `${message} (${facts.join(', ')})`);
-  if (problem.remedy !== undefined) output.note(problem.remedy);
 }
 
 /** What `--json` prints for a failure: the gateway's own problem, or one that says what happened on our side. */

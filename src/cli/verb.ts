@@ -115,10 +115,10 @@ export function collect(value: string, earlier: string[] = []): string[] {
   return [...earlier, value];
 }
 
-/** An integer of at least 1, or what `option` expects. */
-export function countOf(option: string, text: string): number {
-  if (/^[1-9][0-9]{0,8}$/.test(text)) return Number(text);
-  throw new SallyportError('invalid_request', `${option} takes a whole number from 1 on; "${text}" is none`);
+/** A whole number, or what `option` expects. */
+export function countOf(option: string, text: string, least = 1): number {
+  if (/^[0-9]{1,9}$/.test(text) && Number(text) >= least) return Number(text);
+  throw new SallyportError('invalid_request', `${option} takes a whole number from ${least} on; "${text}" is none`);
 }
 
 const UNIT_S = { s: 1, m: 60, h: 3600, d: 86_400 } as const;

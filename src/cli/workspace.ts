@@ -23,6 +23,8 @@ interface SetFlags extends PlainFlags {
   osUser?: string;
   host?: string;
   port?: string;
+  container?: string;
+  route?: string;
   tier?: string;
   label?: string[];
 }
@@ -67,6 +69,8 @@ export const verb: Verb = {
       .option('--os-user <name>')
       .option('--host <address>')
       .option('--port <n>')
+      .option('--container <name>')
+      .option('--route <route>', 'endpoint, direct or auto')
       .option('--tier <n>')
       .option('--label <name=value>', 'may be given again', collect);
     definePlain(set, context, async (call: PlainCall<SetFlags>, id = '') => {
@@ -93,8 +97,8 @@ async function listWorkspaces(call: PlainCall<PlainFlags & { limit: string }>): 
 
 function targetOf(workspace: WorkspaceView): string | null {
   if (workspace.driver === 'ec2') return `${cell(workspace.instance_id)}@${cell(workspace.region)}`;
-  if (workspace.host == null) return null;
-  return workspace.port == null ? workspace.host : `${workspace.host}:${workspace.port}`;
+  if (workspace.host == null) return workspace.container ?? null;
+  return `${workspace.host}:${cell(workspace.port)}`;
 }
 
 function bodyOf(flags: SetFlags): WorkspaceBody {
@@ -107,7 +111,9 @@ function bodyOf(flags: SetFlags): WorkspaceBody {
     os_user: flags.osUser,
     host: flags.host,
     port: flags.port === undefined ? undefined : countOf('--port', flags.port),
-    tier: flags.tier === undefined ? undefined : countOf('--tier', flags.tier),
+    container: flags.container,
+    route: flags.route,
+    tier: flags.tier === undefined ? undefined : countOf('--tier', flags.tier, 0),
     labels: flags.label && Object.fromEntries(flags.label.map(labelOf)),
   };
 }

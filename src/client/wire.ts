@@ -58,7 +58,6 @@ export interface WireErrorFrame extends Partial<WireEnd> {
   outcome: Outcome;
   timeout_s?: number;
   failed_step?: string;
-  remedy?: string;
 }
 
 export type WireTerminalFrame = WireExitFrame | WireErrorFrame;
@@ -97,7 +96,6 @@ export interface Problem {
   retryable?: boolean;
   timeout_s?: number;
   survivors?: number[] | null;
-  remedy?: string;
 }
 
 export interface Page<Item> {
@@ -121,6 +119,8 @@ export interface WorkspaceView {
   os_user?: string | null;
   host?: string | null;
   port?: number | null;
+  container?: string | null;
+  route?: string | null;
   tier: number;
   labels: Record<string, string>;
   status?: string;
@@ -136,6 +136,8 @@ export interface WorkspaceBody {
   os_user?: string;
   host?: string;
   port?: number;
+  container?: string;
+  route?: string;
   tier?: number;
   labels?: Record<string, string>;
 }

@@ -95,14 +95,13 @@ describe.concurrent('exit code', () => {
     [
       'the host is unreachable',
       125,
-      /^sallyport: no \(host_unreachable, failed step tunnel, exec e-1\)\nsallyport: start it\n$/,
+      /^sallyport: no \(host_unreachable, failed step tunnel, exec e-1\)\n$/,
       problem(502, {
         code: 'host_unreachable',
         outcome: 'unreachable',
         detail: 'no',
         failed_step: 'tunnel',
         exec_id: 'e-1',
-        remedy: 'start it',
       }),
     ],
     ['connecting took too long', 125, /connect_timeout/, problem(504, { code: 'connect_timeout' })],

@@ -144,9 +144,18 @@ describe('workspace', () => {
     );
   });
 
-  it('a host of another driver is shown with its port', async () => {
-    const { text } = await run(['workspace', 'get', 'x'], { ...WORKSPACE, driver: 'ssh', host: 'h', port: 22 });
-    expect(text).toContain(' h:22 ');
+  it.each([
+    [{ driver: 'ssh', host: 'h', port: 22 }, ' h:22 '],
+    [{ driver: 'docker', container: 'box' }, ' box '],
+    [{ driver: 'local' }, ' - '],
+  ])('a host of another driver is shown by its address: %j', async (target, shown) => {
+    const { text } = await run(['workspace', 'get', 'x'], { ...WORKSPACE, ...target });
+    expect(text).toContain(shown);
+  });
+
+  it('tier 0 is a tier, and what is not given is not sent', async () => {
+    await run(['workspace', 'set', 'x', '--driver', 'docker', '--container', 'box', '--tier', '0'], WORKSPACE);
+    expect(asked()).toEqual([['PUT', '/workspaces/x', { driver: 'docker', container: 'box', tier: 0 }]]);
   });
 
   it('rename and delete', async () => {
