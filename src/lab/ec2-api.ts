@@ -205,11 +205,13 @@ function instanceMembers(seen: SeenInstance, context: LabContext): Members {
   const groups = [{ groupId: context.world.securityGroupId, groupName: 'lab' }];
   return {
     instanceId: record.id,
-    imageId: 'ami-0lab0000000000000',
+    imageId: 'ami-0a1b2c3d4e5f60718',
     instanceState: state(stopped),
     privateDnsName: host,
     dnsName: null,
-    reason: stopped ? 'User initiated (2026-01-01 00:00:00 GMT)' : null,
+    reason: stopped
+      ? `User initiated (${new Date(context.nowMs()).toISOString().slice(0, 19).replace('T', ' ')} GMT)`
+      : null,
     amiLaunchIndex: 0,
     productCodes: [],
     instanceType: 't3.micro',

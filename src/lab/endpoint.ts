@@ -48,6 +48,7 @@ export class Endpoint {
   readonly #options: EndpointOptions;
   readonly #server = new WebSocketServer({ noServer: true, perMessageDeflate: false, maxPayload: FRAME_MAX_BYTES });
   readonly #tunnels = new Set<Tunnel>();
+  readonly #answering = new Set<Duplex>();
 
   constructor(options: EndpointOptions) {
     this.#options = options;
@@ -57,6 +58,28 @@ export class Endpoint {
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     // A client that goes away in the middle of the handshake.
     socket.on('error', () => undefined);
+    this.#answering.add(socket);
+    const answer = () => {
+      this.#answering.delete(socket);
+      if (!socket.destroyed) this.#answer(request, socket, head);
+    };
+    const latencyMs = this.#latencyMs(request);
+    if (latencyMs === 0) answer();
+    else setTimeout(answer, latencyMs);
+  }
+
+  /** Cuts the TCP connection of every tunnel, also of those about to open. */
+  cutConnections(): void {
+    for (const socket of this.#answering) socket.destroy();
+    for (const tunnel of this.#tunnels) tunnel.cut();
+  }
+
+  /** As `cutConnections`, for one instance. */
+  cutInstance(instanceId: string): void {
+    for (const tunnel of this.#tunnels) if (tunnel.instanceId === instanceId) tunnel.cut();
+  }
+
+  #answer(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     try {
       const asked = this.#admit(request);
       this.#server.handleUpgrade(request, socket, head, (websocket) => this.#open(websocket, asked, socket as Socket));
@@ -66,21 +89,22 @@ export class Endpoint {
     }
   }
 
-  /** Cuts the TCP connection of every open tunnel. */
-  cutConnections(): void {
-    for (const tunnel of this.#tunnels) tunnel.cut();
+  /** The handshake is a round trip like any other. Not counted here: the tunnel counts its link. */
+  #latencyMs(request: IncomingMessage): number {
+    const [, query] = splitTarget(request.url ?? '');
+    const target = this.#findTarget(new Map(parseQuery(query)).get('privateIpAddress'));
+    return this.#options.context.faults.peek('latency_ms', target?.id ?? null)?.value ?? 0;
   }
 
-  /** As `cutConnections`, for one instance. */
-  cutInstance(instanceId: string): void {
-    for (const tunnel of this.#tunnels) if (tunnel.instanceId === instanceId) tunnel.cut();
+  #findTarget(privateIp: string | undefined): Target | null {
+    return this.#options.targets.find((target) => target.privateIp === privateIp) ?? null;
   }
 
   #admit(request: IncomingMessage): Asked {
     const { context, maxTunnels } = this.#options;
     this.#requireSigned(request);
     const asked = parseAsked(request.url ?? '', context);
-    const target = this.#options.targets.find((instance) => instance.privateIp === asked.privateIp) ?? null;
+    const target = this.#findTarget(asked.privateIp);
     const bites = (name: 'tunnel_denied' | 'tunnel_refused' | 'endpoint_missing') =>
       context.faults.take(name, target?.id ?? null) !== null;
     if (bites('endpoint_missing')) throw notThere(asked.endpointId);

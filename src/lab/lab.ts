@@ -6,7 +6,7 @@
  * 127.0.0.1 only, and there is no setting for another address, because its instances run programs as this user.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { answerAws } from './aws-api.ts';
 import { answerControl, type ControlDeps } from './control.ts';
 import { Counters } from './counters.ts';
@@ -29,6 +29,7 @@ export interface LabOptions {
   dataDir: string;
   /** 0: any free port. */
   port?: number;
+  /** At least so many: those of an earlier start on this folder stay. */
   instances?: number;
   /** By position; what is absent has the default. */
   specs?: readonly InstanceSpec[];
@@ -65,7 +66,6 @@ export interface Lab {
 }
 
 const DEFAULT_INSTANCES = 12;
-const DEFAULT_REGION = 'us-east-1';
 const DEFAULT_OS_USER = 'ec2-user';
 const DEFAULT_SHELL = '/bin/sh';
 /** AWS: 20 per endpoint, not adjustable. */
@@ -76,9 +76,11 @@ const QUIET: Log = { info: () => undefined, warn: () => undefined, error: () => 
 export async function startLab(options: LabOptions): Promise<Lab> {
   const nowMs = options.now ?? Date.now;
   const count = options.instances ?? DEFAULT_INSTANCES;
-  const world = openWorld(options.dataDir, { count, region: options.region ?? DEFAULT_REGION, nowMs: nowMs() });
+  // Absolute: it becomes the home of programs.
+  const dataDir = resolve(options.dataDir);
+  const world = openWorld(dataDir, { count, region: options.region ?? null, nowMs: nowMs() });
   const context = newContext(world, options, nowMs);
-  const homesDir = join(options.dataDir, 'home');
+  const homesDir = join(dataDir, 'home');
   const sessions = new ProgramSessions(homesDir);
   const pipes = new Pipes();
   const instances = world.instances.map((record, index) => {
@@ -96,7 +98,7 @@ export async function startLab(options: LabOptions): Promise<Lab> {
     const port = await listen(server, options.port ?? 0);
     stopping.add(() => closeServer(server));
     stopping.add(() => endpoint.cutConnections());
-    await startRealSshd(instances, { options, port, stopping });
+    await startRealSshd(instances, { dir: join(dataDir, 'sshd'), options, port, stopping });
     return {
       url: `http://127.0.0.1:${port}`,
       tunnelUrl: `ws://127.0.0.1:${port}`,
@@ -142,12 +144,12 @@ class Stopping {
 
 async function startRealSshd(
   instances: readonly Instance[],
-  { options, port, stopping }: { options: LabOptions; port: number; stopping: Stopping },
+  { dir, options, port, stopping }: { dir: string; options: LabOptions; port: number; stopping: Stopping },
 ): Promise<void> {
   const { count = 0, users = [] } = options.sshd ?? {};
   stopping.add(await addSystemUsers(users));
   for (const instance of instances.slice(0, count)) {
-    const sshd = await startSshd(instance.realSshd(join(options.dataDir, 'sshd', instance.id), port));
+    const sshd = await startSshd(instance.realSshd(join(dir, instance.id), port));
     stopping.add(() => sshd.stop());
     instance.useSshd(sshd);
   }

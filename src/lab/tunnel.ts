@@ -31,6 +31,8 @@ export class Tunnel {
     this.#options = options;
     this.instanceId = options.instanceId;
     this.#shape = shapeOf(options.faults, options.instanceId);
+    // A broken frame or a reset; `close` follows.
+    options.websocket.on('error', () => undefined);
     this.#limitLife();
     const target = options.dial();
     if (target === null) options.websocket.close(CLOSE_NO_TARGET, 'Unable to connect to target');
@@ -69,8 +71,6 @@ export class Tunnel {
       outward.close();
       inward.whenEmpty(() => target.destroySoon());
     });
-    // A broken frame or a reset; `close` follows.
-    websocket.on('error', () => undefined);
   }
 
   #inward(target: Socket): Link {

@@ -43,19 +43,23 @@ export interface HostKey {
   publicKey: string;
 }
 
+const DEFAULT_REGION = 'us-east-1';
 const WORLD_FILE = 'lab.json';
-/** Ten less than the addresses of a /24, of which AWS keeps five. */
+/** Two subnets, and in each the addresses from .10 to .249. */
 export const INSTANCES_MAX = 480;
 
 /** Reads the world of this folder, or makes one; adds instances until there are `count`, and never takes one away. */
-export function openWorld(dataDir: string, options: { count: number; region: string; nowMs: number }): World {
+export function openWorld(dataDir: string, options: { count: number; region: string | null; nowMs: number }): World {
   if (!Number.isInteger(options.count) || options.count < 1 || options.count > INSTANCES_MAX) {
     throw new Error(`the lab takes 1 to ${INSTANCES_MAX} instances, not ${options.count}`);
   }
   mkdirSync(dataDir, { recursive: true, mode: 0o700 });
   const path = join(dataDir, WORLD_FILE);
   const known = readWorld(path);
-  const world = known ?? newWorld(options.region, options.nowMs);
+  if (known !== null && options.region !== null && known.region !== options.region) {
+    throw new Error(`the lab in ${dataDir} is in region ${known.region}, not ${options.region}`);
+  }
+  const world = known ?? newWorld(options.region ?? DEFAULT_REGION, options.nowMs);
   const before = world.instances.length;
   for (let index = before; index < options.count; index++) world.instances.push(newInstance(index, options.nowMs));
   if (known === null || world.instances.length > before) writeWorld(path, world);
@@ -90,8 +94,8 @@ function newWorld(region: string, nowMs: number): World {
     vpcId: newId('vpc'),
     securityGroupId: newId('sg'),
     subnets: [
-      { id: newId('subnet'), availabilityZone: `${region}a`, availabilityZoneId: 'use1-az4' },
-      { id: newId('subnet'), availabilityZone: `${region}b`, availabilityZoneId: 'use1-az6' },
+      { id: newId('subnet'), availabilityZone: `${region}a`, availabilityZoneId: `${shortRegion(region)}-az4` },
+      { id: newId('subnet'), availabilityZone: `${region}b`, availabilityZoneId: `${shortRegion(region)}-az6` },
     ],
     endpoint: {
       id: endpointId,
@@ -124,6 +128,11 @@ export function newHostKey(kind: 'ed25519' | 'ecdsa'): HostKey {
       : ssh2.utils.generateKeyPairSync('ed25519');
   const [type = '', base64 = ''] = pair.public.split(' ');
   return { type, privateKey: pair.private, publicKey: `${type} ${base64}` };
+}
+
+/** us-east-1 → use1, ap-southeast-2 → apse2. */
+function shortRegion(region: string): string {
+  return region.replace(/north|south|east|west|central/g, (word) => word.charAt(0)).replaceAll('-', '');
 }
 
 function newId(prefix: string): string {

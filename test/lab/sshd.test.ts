@@ -28,6 +28,8 @@ describe.runIf(canRunSshd() === null)('a real sshd', () => {
   afterEach(() => test.clearFaults());
 
   const idOf = () => test.lab.instances[0]?.id ?? '';
+  const listInstances = async () =>
+    (await (await fetch(`${test.lab.url}/instances`)).json()) as { instances: { id: string; ssh: string }[] };
   const counts = async () => (await test.counters()).instances[idOf()];
 
   it('logs in the user of this machine with a pushed key, and is counted', async () => {
@@ -65,6 +67,39 @@ describe.runIf(canRunSshd() === null)('a real sshd', () => {
     };
     const printed = world.instances[0]?.hostKeys.map(({ publicKey }) => publicKey.split(' ')[1]);
     expect(printed).toContain(shown.toString('base64'));
+  });
+
+  it('has the faults that sshd has no switch for played on its port, with its own host keys', async () => {
+    const shown: string[] = [];
+    const client = async () => {
+      const key = newUserKey();
+      const osUser = userInfo().username;
+      await pushKey(test.lab, { instanceId: idOf(), osUser, publicKey: key.publicKey });
+      // Asked anew each time, as the endpoint does.
+      const [{ ssh } = { ssh: '' }] = (await listInstances()).instances;
+      const port = Number(ssh.split(':')[1]);
+      return sshConnect({
+        port,
+        username: osUser,
+        privateKey: key.privateKey,
+        onHostKey: (wire) => shown.push(wire.toString('base64')),
+      });
+    };
+    const said = async () => {
+      const other = await client();
+      const { stdout } = await exec(other, 'echo hello');
+      other.end();
+      return stdout.toString();
+    };
+    expect(await said()).toBe('hello\n');
+    await test.fault('no_shell', { instanceId: idOf() });
+    expect(await said()).toBe('This account is currently not available.\n');
+    await test.clearFaults();
+    await test.fault('host_key_changed', { instanceId: idOf() });
+    await said();
+    const [own, underNoShell, changed] = shown;
+    expect(underNoShell).toBe(own);
+    expect(changed).not.toBe(own);
   });
 
   it('has its connections cut with all others', async () => {
