@@ -5,7 +5,8 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { EC2_ACTIONS, Ec2Error } from './ec2-api.ts';
+import { EC2_ACTIONS } from './ec2-api.ts';
+import { Ec2Error } from './ec2-params.ts';
 import { EicError, parsePush, sendPublicKey } from './eic-api.ts';
 import type { LabContext } from './lab-context.ts';
 import { serviceNowMs } from './lab-context.ts';
@@ -29,11 +30,11 @@ export async function answerAws(
   context: LabContext,
 ): Promise<void> {
   const requestId = randomUUID();
+  const hangUp = new AbortController();
+  response.once('close', () => hangUp.abort());
+  const call: Call = { request, body, requestId, context, gone: hangUp.signal };
   const target = request.headers['x-amz-target'];
-  const answer =
-    typeof target === 'string'
-      ? await answerEic({ request, body, operation: target, requestId, context })
-      : await answerEc2({ request, body, requestId, context });
+  const answer = typeof target === 'string' ? await answerEic({ ...call, operation: target }) : await answerEc2(call);
   response.writeHead(answer.status, {
     'content-type': answer.contentType,
     'x-amzn-requestid': requestId,
@@ -48,6 +49,8 @@ interface Call {
   body: Buffer;
   requestId: string;
   context: LabContext;
+  /** The client hung up. */
+  gone: AbortSignal;
 }
 
 async function answerEc2(call: Call): Promise<Answer> {
@@ -58,7 +61,7 @@ async function answerEc2(call: Call): Promise<Answer> {
     const params = new URLSearchParams(call.body.toString('utf8'));
     const action = params.get('Action') ?? '';
     context.counters.apiCall(action);
-    await delay(params.get('InstanceId') ?? params.get('InstanceId.1'), context);
+    await delay(params.get('InstanceId') ?? params.get('InstanceId.1'), call);
     const run = Object.hasOwn(EC2_ACTIONS, action) ? EC2_ACTIONS[action] : undefined;
     if (run === undefined || params.get('Version') !== EC2_VERSION) {
       throw new Ec2Error('InvalidAction', `The action ${action} is not valid for this web service.`);
@@ -85,7 +88,7 @@ async function answerEic(call: Call & { operation: string }): Promise<Answer> {
     if (name !== 'SendSSHPublicKey')
       throw new EicError('UnknownOperationException', `Unknown operation ${call.operation}`);
     const push = parsePush(call.body);
-    await delay(push.instanceId, context);
+    await delay(push.instanceId, call);
     sendPublicKey(push, context);
     return { status: 200, contentType, body: JSON.stringify({ RequestId: requestId, Success: true }) };
   } catch (error) {
@@ -115,9 +118,9 @@ function verifyCall(call: Call, service: string): void {
 }
 
 /** The link's latency counts for API calls as one round trip. */
-async function delay(instanceId: string | null, context: LabContext): Promise<void> {
+async function delay(instanceId: string | null, { context, gone }: Call): Promise<void> {
   const latency = context.faults.take('latency_ms', instanceId);
-  if (latency !== null) await sleep(latency.value);
+  if (latency !== null) await sleep(latency.value, undefined, { signal: gone });
 }
 
 const EC2_SIGNATURE_ERRORS: Record<SignatureFault, { code: string; status: number }> = {

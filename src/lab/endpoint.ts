@@ -58,14 +58,20 @@ export class Endpoint {
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     // A client that goes away in the middle of the handshake.
     socket.on('error', () => undefined);
-    this.#answering.add(socket);
-    const answer = () => {
-      this.#answering.delete(socket);
-      if (!socket.destroyed) this.#answer(request, socket, head);
-    };
     const latencyMs = this.#latencyMs(request);
-    if (latencyMs === 0) answer();
-    else setTimeout(answer, latencyMs);
+    if (latencyMs === 0) {
+      this.#answer(request, socket, head);
+      return;
+    }
+    const timer = setTimeout(() => {
+      this.#answering.delete(socket);
+      this.#answer(request, socket, head);
+    }, latencyMs);
+    this.#answering.add(socket);
+    socket.once('close', () => {
+      this.#answering.delete(socket);
+      clearTimeout(timer);
+    });
   }
 
   /** Cuts the TCP connection of every tunnel, also of those about to open. */

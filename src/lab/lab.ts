@@ -196,6 +196,8 @@ function newServer(context: LabContext, parts: { endpoint: Endpoint; instances: 
   };
   const server = createServer((request, response) => {
     answer(request, response, { context, control }).catch((error: unknown) => {
+      // The client hung up while it waited; nobody is there to be told.
+      if (response.destroyed) return;
       context.log.error({ err: error }, 'a request to the lab failed');
       if (!response.headersSent) response.writeHead(500);
       response.end();

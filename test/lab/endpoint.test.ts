@@ -258,6 +258,18 @@ describe('the link', () => {
     expect(performance.now() - started).toBeGreaterThan(78);
   });
 
+  it('an API call whose client hangs up holds nothing up', async () => {
+    await test.fault('latency_ms', { value: 60_000, times: 1 });
+    const hangUp = new AbortController();
+    const call = ec2Client(test.lab).send(new DescribeInstanceConnectEndpointsCommand({}), {
+      abortSignal: hangUp.signal,
+    });
+    while ((await test.counters()).api.DescribeInstanceConnectEndpoints !== 1) await new Promise(setImmediate);
+    hangUp.abort();
+    await expect(call).rejects.toMatchObject({ name: 'AbortError' });
+    await ec2Client(test.lab).send(new DescribeInstanceConnectEndpointsCommand({}));
+  });
+
   it('bandwidth_kbps bounds the rate', async () => {
     const client = await login();
     await test.fault('bandwidth_kbps', { value: 8_000 });
