@@ -98,6 +98,8 @@ async function print(
   output: Output,
 ) {
   if (frame.truncated) {
+    // Whoever closed our output has cut it earlier.
+    if (output.broken.aborted) return;
     output.note(`${frame.stream} was cut at ${seen[frame.stream]} bytes (--max-output moves the cut)`);
     return;
   }
