@@ -114,6 +114,8 @@ export async function sendProblem(
   const { status, retryAfterS } = PROBLEMS[error.code];
   const text = JSON.stringify({ ...problemBody(error, callOf(res), facts), ...more });
   if (status === 401) res.setHeader('WWW-Authenticate', 'Bearer');
+  // A body that came in one piece with the headers is parsed when this turn is over: no reason to close the connection.
+  if (!res.req.complete) await new Promise(setImmediate);
   const waitS = error.details.retryAfterS ?? retryAfterS;
   if ((status === 429 || status === 503) && waitS !== undefined) res.setHeader('Retry-After', String(waitS));
   res.statusCode = status;
