@@ -1,6 +1,7 @@
 /** A whole gateway for one test file: real database, lab, HTTP server; the demo's orgs, workspaces and tokens in it. */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
+import { request as httpsRequest } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import ndjson from 'ndjson';
@@ -12,6 +13,7 @@ import { type DemoFile, startDemo } from '../../src/demo.ts';
 import type { FaultName } from '../../src/lab/faults.ts';
 import type { Pool } from '../../src/sessions/pool.ts';
 import { createTestDatabase } from './database.ts';
+import { type Row, runSql } from './sql.ts';
 
 export type Frame = Record<string, unknown>;
 export type TokenName = keyof DemoFile['tokens'];
@@ -37,7 +39,11 @@ export interface Ask {
 export interface TestGateway extends DemoFile {
   dataDir: string;
   database: Database;
+  /** Its URL, for whoever comes to it from outside. */
+  databaseUrl: string;
   pool: Pool;
+  /** Asks the database directly, over a connection of its own. */
+  sql(text: string, values?: unknown[]): Promise<Row[]>;
   /** Sends a request and reads the answer whole. */
   ask(path: string, how?: Ask): Promise<Answer>;
   /** Runs a command in ws-demo, or in `workspace`, as the org token, and reads every frame. */
@@ -73,23 +79,13 @@ export async function startTestGateway(env: Record<string, string> = {}): Promis
     if (answer.status >= 400) throw new Error(`${method} ${path}: ${answer.status} ${answer.text}`);
     return answer.body;
   };
-  const ask: TestGateway['ask'] = (path, { method = 'GET', token = 'org', headers = {}, body, signal } = {}) => {
-    const credential = token === null ? null : typeof token === 'string' ? file.tokens[token] : token.raw;
-    return send(file.url + path, {
-      method,
-      headers: {
-        ...(credential === null ? {} : { authorization: `Bearer ${credential}` }),
-        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
-        ...headers,
-      },
-      body: body === undefined ? null : typeof body === 'string' ? body : JSON.stringify(body),
-      ...(signal === undefined ? {} : { signal }),
-    });
-  };
+  const ask = createAsk(file);
   return {
     ...file,
     dataDir,
     database: gateway.database,
+    databaseUrl,
+    sql: (text, values) => runSql(databaseUrl, text, values),
     pool: gateway.pool,
     ask,
     exec: (body, { workspace = 'ws-demo', ...how } = {}) =>
@@ -106,20 +102,49 @@ export async function startTestGateway(env: Record<string, string> = {}): Promis
   };
 }
 
-interface Sending {
+/** For any gateway of which URL and tokens are known, also one in another process. */
+export function createAsk({ url, tokens }: Pick<DemoFile, 'url' | 'tokens'>): TestGateway['ask'] {
+  return (path, { token = 'org', ...how } = {}) => {
+    const credential = token === null ? null : typeof token === 'string' ? tokens[token] : token.raw;
+    return send(url + path, sendingOf(credential, how));
+  };
+}
+
+export function sendingOf(
+  credential: string | null,
+  { method = 'GET', headers = {}, body, signal }: Omit<Ask, 'token'>,
+): Sending {
+  return {
+    method,
+    headers: {
+      ...(credential === null ? {} : { authorization: `Bearer ${credential}` }),
+      ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+      ...headers,
+    },
+    body: body === undefined ? null : typeof body === 'string' ? body : JSON.stringify(body),
+    ...(signal === undefined ? {} : { signal }),
+  };
+}
+
+export interface Sending {
   method: string;
   headers: Record<string, string>;
   body: string | null;
   signal?: AbortSignal;
+  /** Certificate to trust; for https. */
+  ca?: string;
 }
 
-function send(url: string, { method, headers, body, signal }: Sending): Promise<Answer> {
+/** One request; the answer is read whole. */
+export function send(url: string, { method, headers, body, signal, ca }: Sending): Promise<Answer> {
+  const request = url.startsWith('https:') ? httpsRequest : httpRequest;
+  const options = { method, headers, ...(signal === undefined ? {} : { signal }), ...(ca === undefined ? {} : { ca }) };
   return new Promise((resolve, reject) => {
-    const request = httpRequest(url, { method, headers, ...(signal === undefined ? {} : { signal }) }, (response) => {
+    const sent = request(url, options, (response) => {
       readAnswer(response).then(resolve, reject);
     });
-    request.on('error', reject);
-    request.end(body);
+    sent.on('error', reject);
+    sent.end(body);
   });
 }
 
