@@ -16,7 +16,7 @@ import { HttpRequest } from '@smithy/protocol-http';
 import { SignatureV4 } from '@smithy/signature-v4';
 import { type ClientOptions, type RawData, WebSocket } from 'ws';
 import { SallyportError } from '../errors.ts';
-import { nameClosedTunnel, nameFailedHandshake, nameRefusedUpgrade, TunnelLostError } from './tunnel-errors.ts';
+import { nameClosedTunnel, nameFailedHandshake, nameRefusedUpgrade } from './tunnel-errors.ts';
 
 export interface Credentials {
   accessKeyId: string;
@@ -168,6 +168,8 @@ export class Tunnel extends Duplex {
   /** Why it ended, unless we ended it or the target did in good order. */
   failure: SallyportError | null = null;
   readonly #socket: WebSocket;
+  /** Of a write that found the websocket closing: its close code, a moment later, says what that means. */
+  #unsent: (() => void) | null = null;
 
   constructor(socket: WebSocket) {
     super({
@@ -236,8 +238,12 @@ export class Tunnel extends Duplex {
     if (!this.push(bytes)) this.#socket.pause();
   }
 
-  #send(bytes: Buffer, done: (error?: Error | null) => void): void {
-    const sent = (error?: Error | null) => done(error ? (this.failure ?? lost(error, this.bytesIn > 0)) : null);
+  #send(bytes: Buffer, done: () => void): void {
+    const sent = (error?: Error | null) => {
+      if (!error) return done();
+      if (this.#socket.readyState === WebSocket.CLOSED) return done();
+      this.#unsent = done;
+    };
     let at = 0;
     for (; bytes.length - at > FRAME_MAX_BYTES; at += FRAME_MAX_BYTES) {
       // Errors repeat in the callback of the last frame.
@@ -250,6 +256,7 @@ export class Tunnel extends Duplex {
     const orderly = code === 1000 || code === 1005;
     if (orderly || this.writableEnded) this.push(null);
     else this.#fail(nameClosedTunnel(code, reason, this.bytesIn > 0));
+    this.#unsent?.();
   }
 
   #fail(error: SallyportError): void {
@@ -257,10 +264,6 @@ export class Tunnel extends Duplex {
     this.failure = error;
     this.destroy(error);
   }
-}
-
-function lost(cause: Error, afterFirstByte: boolean): SallyportError {
-  return new TunnelLostError('the tunnel was cut while it was written to', { afterFirstByte, cause });
 }
 
 function protocolError(what: string, cause?: Error): SallyportError {

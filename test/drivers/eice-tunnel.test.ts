@@ -408,6 +408,16 @@ describe('the stream', () => {
     await waitUntil('the connection is closed', async () => (await endpoint.openSockets()) === 0);
   });
 
+  it('tells the reason of a close also to a writer that was faster', async () => {
+    const endpoint = await startEndpoint({});
+    const tunnel = await endpoint.open();
+    const socket = await endpoint.socket();
+    socket.close(1011, 'Unable to connect to target');
+    const writing = setInterval(() => tunnel.write('SSH-2.0-early\r\n'), 0);
+    expect(await endOf(tunnel)).toEqual(refusal('host_unreachable', expect.stringContaining('port 22')));
+    clearInterval(writing);
+  });
+
   it('fails writes after the cut with the named error', async () => {
     const endpoint = await startEndpoint({});
     const tunnel = await endpoint.open();
