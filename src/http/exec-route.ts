@@ -37,6 +37,7 @@ export function createExecRoute(deps: HttpDeps, heartbeatMs: number): RequestHan
     res.setHeader('X-Exec-Id', execId);
 
     const ending = new AbortController();
+    // A caller who had gone before has not got through the body gate, and no gate after that one waits.
     const hangUp = () => {
       if (!res.writableFinished) ending.abort(new EndCause('cancelled', 'the caller hung up'));
     };
@@ -53,7 +54,6 @@ export function createExecRoute(deps: HttpDeps, heartbeatMs: number): RequestHan
       ? documentReply(res, command.encoding === 'base64')
       : streamReply(res, { heartbeatMs, stallMaxMs: command.timeoutS * 1000 + STALL_EXTRA_MS });
     res.once('close', hangUp);
-    if (res.closed) hangUp();
     try {
       const events = deps.exec({
         execId,

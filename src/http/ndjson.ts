@@ -106,7 +106,6 @@ export function createLineWriter(res: Response, { heartbeatMs, stallMaxMs }: Wri
       return send(line) ? null : drained(res, stallMaxMs);
     },
     end(line) {
-      if (res.closed) return;
       if (!res.headersSent) setStreamHeaders(res);
       res.end(line, 'latin1');
     },

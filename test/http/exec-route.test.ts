@@ -1,6 +1,9 @@
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import request from 'supertest';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { SallyportError } from '../../src/errors.ts';
 import type { EndCause } from '../../src/exec/cause.ts';
 import type { ExecEvent } from '../../src/exec/frame.ts';
@@ -18,6 +21,14 @@ function gate(): { open: () => void; opened: Promise<void> } {
     open = resolve;
   });
   return { open, opened };
+}
+
+/** Timers of the gateway stand still until they are moved; sockets and `waitUntil` go on. */
+function fakeTimers(): void {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+  onTestFinished(() => {
+    vi.useRealTimers();
+  });
 }
 
 /** Runs until its signal aborts, then ends as an exec does. */
@@ -126,6 +137,43 @@ describe('a stream', () => {
     expect(text).toMatch(/^\n{3,}\{"exit_code":0,.*\}\n$/);
   });
 
+  test('has a blank line when nothing was sent for 15 s, and no sooner', async () => {
+    const gateway = await fakeGateway();
+    const [first, second, finish] = [gate(), gate(), gate()];
+    let started = false;
+    gateway.script.current = async function* (run) {
+      yield { kind: 'started', pid: 1 };
+      started = true;
+      await first.opened;
+      yield output('1');
+      await second.opened;
+      yield output('2');
+      await finish.opened;
+      yield endOf(run);
+    };
+    const { url } = await listen(gateway.app);
+    const token = await gateway.token();
+    fakeTimers();
+    const { response } = post(url + PATH, { token, body: LS });
+    await waitUntil('the start', () => started);
+    vi.advanceTimersByTime(14_999);
+    first.open();
+    let text = '';
+    (await response).on('data', (chunk: Buffer) => {
+      text += chunk.toString();
+    });
+    await waitUntil('the output', () => text.includes('"1"'));
+    vi.advanceTimersByTime(14_999);
+    second.open();
+    await waitUntil('more output', () => text.includes('"2"'));
+    vi.advanceTimersByTime(15_000);
+    await waitUntil('the blank line', () => text.endsWith('\n\n'));
+    finish.open();
+    await waitUntil('the end', () => text.includes('exit_code'));
+    expect(text.split('\n').map((line) => line !== '')).toEqual([true, true, false, true, false]);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
   test('has no heartbeat while connecting', async () => {
     const gateway = await fakeGateway({}, { heartbeatMs: 1 });
     gateway.script.current = async function* (run) {
@@ -170,6 +218,26 @@ describe('a stream', () => {
     (await response).resume();
     await waitUntil('the pull goes on', () => pulled > stalledAt + 100);
     sent.destroy();
+    await waitUntil('the exec is over', () => gateway.deps.running.size === 0);
+  });
+
+  test('whose reader stands still for longer than any program lives is cut off', async () => {
+    const gateway = await fakeGateway();
+    let pulled = 0;
+    gateway.script.current = async function* (run) {
+      yield { kind: 'started', pid: 1 };
+      for (; !run.signal.aborted; pulled += 1) yield output('x'.repeat(48 * 1024));
+      yield endOf(run, { outcome: 'cancelled', exitCode: null, error: new SallyportError('exec_cancelled', 'x') });
+    };
+    const { url } = await listen(gateway.app);
+    const token = await gateway.token();
+    fakeTimers();
+    const { response } = post(url + PATH, { token, body: { ...LS, timeout_s: 10 } });
+    (await response).pause();
+    await waitUntilStill('the pull', () => pulled, 100);
+    vi.advanceTimersByTime(39_999);
+    expect(gateway.deps.running.size).toBe(1);
+    vi.advanceTimersByTime(1);
     await waitUntil('the exec is over', () => gateway.deps.running.size === 0);
   });
 
@@ -230,16 +298,18 @@ describe('before the first byte', () => {
 
   test('an exec that breaks its promise is 500, without a word about why', async () => {
     const gateway = await fakeGateway();
-    // biome-ignore lint/correctness/useYield: it fails before its first event
     gateway.script.current = async function* () {
+      yield { kind: 'started', pid: 1 };
       throw new TypeError('secret of 10.0.0.1');
     };
     const token = await gateway.token();
+    fakeTimers();
     const response = await request(gateway.app).post(PATH).auth(token, { type: 'bearer' }).send(LS);
     expect(response.status).toBe(500);
     expect(JSON.stringify(response.body)).not.toContain('secret');
     expect(response.body.code).toBe('internal');
     expect(JSON.stringify(gateway.logged)).toContain('secret of 10.0.0.1');
+    expect(vi.getTimerCount()).toBe(0);
   });
 });
 
@@ -326,12 +396,42 @@ describe('a caller who hangs up', () => {
     expect(gateway.runs[0]?.signal.reason).toMatchObject({ outcome: 'cancelled', why: 'the caller hung up' });
   });
 
+  test('while the gates still ask starts nothing, and leaves a refused row', async () => {
+    const { deps } = await fakeGateway();
+    const answer = gate();
+    const standing: typeof deps.directory.standing = async (query) => {
+      await answer.opened;
+      return await deps.directory.standing(query);
+    };
+    const gateway = await fakeGateway({ directory: { standing } });
+    let gone = false;
+    const server = createServer((req, res) => {
+      res.on('close', () => {
+        gone = true;
+      });
+      gateway.app(req, res);
+    }).listen(0, '127.0.0.1');
+    onTestFinished(() => void server.close());
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const { request: sent } = post(`http://127.0.0.1:${port}${PATH}`, { token: ADMIN_TOKEN, body: LS });
+    await waitUntil('the first gate', () => gateway.trace.includes('verify'));
+    sent.destroy();
+    await waitUntil('the hang-up', () => gone);
+    answer.open();
+    await waitUntil('the row', () => gateway.refused.length === 1);
+    expect(gateway.refused[0]).toMatchObject({ message: 'the body broke off' });
+    expect(gateway.runs).toEqual([]);
+  });
+
   test('in the middle of output ends it too, and the rest is read and dropped', async () => {
     const gateway = await fakeGateway();
     let readToItsEnd = false;
     gateway.script.current = async function* (run) {
       yield { kind: 'started', pid: 1 };
       yield output('first');
+      await new Promise((resolve) => run.signal.addEventListener('abort', resolve));
+      for (let index = 0; index < 100; index += 1) yield output('x'.repeat(48 * 1024));
       yield* untilEnded([])(run);
       readToItsEnd = true;
     };

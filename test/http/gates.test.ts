@@ -1,7 +1,7 @@
 import request from 'supertest';
 import { describe, expect, test } from 'vitest';
 import { SallyportError } from '../../src/errors.ts';
-import { within } from '../support/wait.ts';
+import { waitUntil, waitUntilStill, within } from '../support/wait.ts';
 import { ADMIN_TOKEN, type FakeGateway, fakeGateway, workspaceOf } from './fake-gateway.ts';
 import { listen, post, rawSocket, textOf } from './wire.ts';
 
@@ -206,6 +206,26 @@ describe('a refusal', () => {
     await exec(gateway, ADMIN_TOKEN, { path: '/workspaces/ws-none/exec' });
     expect(gateway.refused).toMatchObject([{ orgId: 'org-b', actor: 'admin-token', code: 'exec_tier_forbidden' }]);
     expect(gateway.logged).toMatchObject([{ code: 'not_found' }]);
+  });
+
+  test('is answered when its row is written', async () => {
+    const { deps } = await fakeGateway();
+    let written = () => {};
+    const writing = new Promise<void>((resolve) => {
+      written = resolve;
+    });
+    const gateway = await fakeGateway({ audit: { ...deps.audit, refused: () => writing } });
+    const { url } = await listen(gateway.app);
+    const { response } = post(`${url}/workspaces/none/exec`, { token: await gateway.token(), body: LS });
+    let answered = false;
+    void response.then(() => {
+      answered = true;
+    });
+    await waitUntil('the lookup', () => gateway.trace.includes('standing'));
+    await waitUntilStill('time', () => answered, 50);
+    expect(answered).toBe(false);
+    written();
+    expect((await response).statusCode).toBe(404);
   });
 
   test('for a missing scope comes before the body is read', async () => {

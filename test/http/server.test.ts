@@ -7,7 +7,7 @@ import request from 'supertest';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { startServer } from '../../src/http/server.ts';
 import { waitUntil, within } from '../support/wait.ts';
-import { fakeGateway, playing } from './fake-gateway.ts';
+import { fakeGateway, output, playing } from './fake-gateway.ts';
 import { listen, post, rawSocket, textOf } from './wire.ts';
 
 describe('what is no request of ours', () => {
@@ -41,6 +41,25 @@ describe('what is no request of ours', () => {
     await within('the answer', closed);
     expect(received()).toContain('{"ok":true}');
   });
+});
+
+test('what follows in the middle of an answer is not answered into it', async () => {
+  const gateway = await fakeGateway();
+  gateway.script.current = async function* (run) {
+    yield output('first');
+    await new Promise((resolve) => run.signal.addEventListener('abort', resolve));
+    yield* playing()(run);
+  };
+  const { port } = await listen(gateway.app);
+  const { socket, received, closed } = rawSocket(port);
+  const body = '{"cmd":["ls"]}';
+  const head = `Host: x\r\nAuthorization: Bearer ${await gateway.token()}\r\nContent-Type: application/json`;
+  socket.write(`POST /workspaces/ws-1/exec HTTP/1.1\r\n${head}\r\nContent-Length: ${body.length}\r\n\r\n${body}`);
+  await waitUntil('the output', () => received().includes('first'));
+  socket.write('\x00\x01 nonsense\r\n\r\n');
+  await within('the end of the connection', closed);
+  expect(received().match(/HTTP\/1\.1/g)).toHaveLength(1);
+  await waitUntil('the exec is over', () => gateway.deps.running.size === 0);
 });
 
 describe('every response', () => {
@@ -92,16 +111,18 @@ describe('closing', () => {
     const idle = rawSocket(Number(new URL(server.url).port));
     idle.socket.write('GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n');
     await waitUntil('the first answer', () => idle.received().includes('{"ok":true}'));
-    const { response } = post(`${server.url}/workspaces/ws-1/exec`, {
-      token: await gateway.token(),
-      body: { cmd: ['ls'] },
-      headers: { connection: 'keep-alive' },
-    });
+    const busy = rawSocket(Number(new URL(server.url).port));
+    const body = '{"cmd":["ls"]}';
+    const head = `Host: x\r\nAuthorization: Bearer ${await gateway.token()}\r\nContent-Type: application/json`;
+    busy.socket.write(
+      `POST /workspaces/ws-1/exec HTTP/1.1\r\n${head}\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+    );
     await waitUntil('the exec runs', () => gateway.runs.length === 1);
-    const closed = server.close(10_000);
+    const closed = server.close(60_000);
     await within('the end of the idle connection', idle.closed);
     finish();
-    expect(await textOf(await response)).toContain('"exit_code":0');
+    await within('the end of the busy connection', busy.closed);
+    expect(busy.received()).toContain('"exit_code":0');
     await within('the end of the server', closed);
   });
 
