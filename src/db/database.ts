@@ -33,7 +33,7 @@ export interface Database {
 export interface DatabaseOptions {
   /** null: embedded, in `dataDir`. */
   url: string | null;
-  /** A role that may create tables, when the one in `url` may not. */
+  /** For a role that may create tables, when the one in `url` may not; that one is then given what serving needs. */
   migrateUrl: string | null;
   dataDir: string;
   /** Name of this process in the rows it writes. */
@@ -46,27 +46,19 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
   const { log, dataDir, replica } = options;
   const embedded = options.url === null ? await startEmbedded({ dataDir, log }) : null;
   const url = embedded?.url ?? (options.url as string);
+  const migrateUrl = (embedded === null ? options.migrateUrl : null) ?? url;
   const sql = openSql({ url, log });
   const stop = async () => {
     await sql.end();
     await embedded?.stop();
   };
   try {
-    await migrateDatabase({
-      url: options.migrateUrl ?? url,
-      log,
-      servingRole: options.migrateUrl && (await roleOf(sql)),
-    });
+    await migrateDatabase({ url: migrateUrl, servingUrl: url, log });
   } catch (error) {
     await stop();
     throw error;
   }
   return createDatabase({ sql, replica, log, stop });
-}
-
-async function roleOf(sql: Sql): Promise<string> {
-  const { rows } = await sql.run<{ role: string }>({ name: 'role', text: 'select current_user as role', values: [] });
-  return rows[0]?.role ?? '';
 }
 
 function createDatabase(parts: { sql: Sql; replica: string; log: Log; stop(): Promise<void> }): Database {

@@ -30,7 +30,11 @@ const RESTART_MAX_MS = 5_000;
 /** sysexits EX_TEMPFAIL, said by the shell below when the folder is locked. */
 const LOCKED_STATUS = 75;
 
-/** $1 the lock, $2 and $3 the server's own pid files (stale for whoever has the lock), then the command. */
+/**
+ * $1 the lock, $2 and $3 the server's own pid files (stale for whoever has the lock), then the command. INT asks for a fast
+ * shutdown; it is repeated because a server that has only just been forked does not hear it. The watcher keeps neither our
+ * end of the log nor the lock, so both say when the server itself is gone.
+ */
 const KEEPER = `
 umask 077
 exec 3<&0 </dev/null 4>>"$1"
@@ -41,7 +45,7 @@ fi
 shift 3
 "$@" 3<&- &
 server=$!
-(read -r line <&3; kill -INT $server) &
+(read -r line <&3; while kill -INT $server; do sleep 1; done) 2>/dev/null 4>&- &
 watcher=$!
 exec 3<&-
 wait $server; status=$?
@@ -130,7 +134,8 @@ async function launch(place: Place, signal: AbortSignal): Promise<Server> {
   const tail: string[] = [];
   const ended = new Promise<string>((resolve) => {
     child.once('error', (error) => resolve(error.message));
-    child.once('exit', (code) => resolve(code === LOCKED_STATUS ? 'locked' : (tail.at(-1) ?? `exit status ${code}`)));
+    // Not `exit`: the log is read to its end, and every process of the server is gone.
+    child.once('close', (code) => resolve(code === LOCKED_STATUS ? 'locked' : (tail.at(-1) ?? `exit status ${code}`)));
   }).finally(() => signal.removeEventListener('abort', stop));
   const ready = readLog(child, place, tail, signal);
   const late = AbortSignal.timeout(READY_MAX_MS);
@@ -210,7 +215,7 @@ function readLog(child: ChildProcess, place: Place, tail: string[], signal: Abor
 
 async function shutDown(child: ChildProcess, log: Log): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return;
-  const ended = new Promise((resolve) => child.once('exit', resolve));
+  const ended = new Promise((resolve) => child.once('close', resolve));
   child.stdin?.end();
   for (const signal of ['SIGQUIT', 'SIGKILL'] as const) {
     const waited = new AbortController();

@@ -19,8 +19,8 @@ const CONNECT_MAX_MS = 10_000;
 export interface MigrateOptions {
   url: string;
   log: Log;
-  /** A role that serves but does not migrate: it is given what serving needs. */
-  servingRole?: string | null;
+  /** How the gateway will connect. When that is another role, it is given what serving needs. */
+  servingUrl?: string | null;
   /** Another folder of NNNN-name.sql files; for tests. */
   folder?: string;
 }
@@ -42,7 +42,7 @@ export async function migrateDatabase(options: MigrateOptions): Promise<string[]
     await client.query('select pg_advisory_lock($1)', [LOCK_KEY]);
     const pending = pendingOf(files, await readApplied(client));
     for (const file of pending) await apply(client, file);
-    if (options.servingRole) await grantServing(client, options.servingRole);
+    if (options.servingUrl && options.servingUrl !== options.url) await grantServing(client, options.servingUrl);
     if (pending.length > 0) options.log.info({ files: pending.map((file) => file.name) }, 'database migrated');
     return pending.map((file) => file.name);
   } finally {
@@ -119,7 +119,8 @@ async function apply(client: pg.Client, file: Migration): Promise<void> {
 }
 
 /** Everything but what an audit log must not allow, deleting, and what only a migration may do. */
-async function grantServing(client: pg.Client, role: string): Promise<void> {
+async function grantServing(client: pg.Client, servingUrl: string): Promise<void> {
+  const role = await roleOf(servingUrl);
   const { rows } = await client.query('select current_user = $1 as same, current_schema() as schema', [role]);
   if (rows[0]?.same) return;
   const schema = pg.escapeIdentifier(rows[0]?.schema);
@@ -130,4 +131,13 @@ async function grantServing(client: pg.Client, role: string): Promise<void> {
     revoke delete on ${schema}.activity_logs from ${grantee};
     revoke insert, update, delete on ${schema}.schema_migrations from ${grantee};
   `);
+}
+
+async function roleOf(url: string): Promise<string> {
+  const client = await connect(url);
+  try {
+    return (await client.query('select current_user as role')).rows[0]?.role;
+  } finally {
+    await client.end();
+  }
 }

@@ -100,9 +100,8 @@ class CheckedOut {
     try {
       return await answer;
     } catch (cause) {
-      // After a timeout the answer may still come: the next user of this connection must not wait behind it.
-      if (!(cause instanceof pg.DatabaseError))
-        this.#broken = cause instanceof Error ? cause : new Error(String(cause));
+      // After a timeout the answer may still come, and the next user of this connection would wait behind it.
+      if (!isRefusal(cause)) this.#broken = cause instanceof Error ? cause : new Error(String(cause));
       throw unavailable(cause);
     }
   }

@@ -17,13 +17,18 @@ declare module 'vitest' {
 
 export default async function startCluster(project: TestProject): Promise<() => Promise<void>> {
   const dataDir = await mkdtemp(join(tmpdir(), 'sallyport-db-'));
-  const server = await startEmbedded({ dataDir, log: silent, durable: false });
-  await createTemplate(server.url);
-  project.provide('clusterUrl', server.url);
-  return async () => {
-    await server.stop();
+  try {
+    const server = await startEmbedded({ dataDir, log: silent, durable: false });
+    await createTemplate(server.url);
+    project.provide('clusterUrl', server.url);
+    return async () => {
+      await server.stop();
+      await rm(dataDir, { recursive: true });
+    };
+  } catch (error) {
     await rm(dataDir, { recursive: true });
-  };
+    throw error;
+  }
 }
 
 async function createTemplate(clusterUrl: string): Promise<void> {
