@@ -21,43 +21,57 @@ if [ ! -r /proc/self/stat ]; then
   echo unknown; exit
 fi
 
-# stat DIR: sets state ppid psid pstart; fails when the process is gone or a zombie. The name may hold any character.
-stat() {
-  line=
-  { while IFS= read -r part || [ -n "$part" ]; do line="$line $part"; done <"$1/stat"; } 2>/dev/null
-  [ -n "$line" ] || return 1
-  rest=\${line##*) }
-  set -f; set -- $rest; set +f
-  state=$1 ppid=$2 psid=$4
-  shift 19; pstart=$1
+# fields LINE: reads a line of /proc/PID/stat into pid state ppid psid rest; fails when it is not whole (2), or a
+# zombie's (1). The name in it may hold any 15 characters, so fields are counted from its last bracket, and what is short
+# is a piece of a line that the name broke.
+fields() {
+  rest=\${1#*) }
+  while :; do case $rest in *") "*) rest=\${rest#*) };; *) break;; esac; done
+  [ \${#rest} -ge 60 ] || return 2
+  pid=\${1%% *}
+  state=\${rest%% *}; rest=\${rest#* }
+  ppid=\${rest%% *}; rest=\${rest#* * }
+  psid=\${rest%% *}
   case $state in Z|X|x) return 1;; esac
 }
 
-# find: sets found to the pid:start of everything that belongs to the exec now.
+# started PID: sets pstart; fails when the process is gone. read takes one byte a call: for few processes only.
+started() {
+  line=
+  { while IFS= read -r part || [ -n "$part" ]; do line="$line $part"; done <"/proc/$1/stat"; } 2>/dev/null
+  [ -n "$line" ] && fields "\${line# }" || return 1
+  set -f; set -- $rest; set +f
+  shift 16; pstart=$1
+}
+
+# find: sets found to the pids of everything that belongs to the exec now.
 find() {
   own=$sid
-  if [ "$sid" != 0 ] && [ "$start" != 0 ] && stat "/proc/$sid" && [ "$pstart" != "$start" ]; then own=0; fi
-  marked=" "
+  if [ "$sid" != 0 ] && [ "$start" != 0 ] && started "$sid" && [ "$pstart" != "$start" ]; then own=0; fi
+  found=" "
   for file in $(grep -lsF "EXEC_ID=$id" /proc/[0-9]*/environ 2>/dev/null); do
-    file=\${file#/proc/}; marked="$marked\${file%%/*} "
+    file=\${file#/proc/}; found="$found\${file%%/*} "
   done
-  all= found= pids=" "
-  for dir in /proc/[0-9]*; do
-    stat "$dir" || continue
-    pid=\${dir#/proc/}
-    [ "$pid" = $$ ] && continue
-    all="$all $pid:$ppid:$pstart"
-    case $marked in *" $pid "*) take=1;; *) take=0;; esac
-    [ "$own" != 0 ] && [ "$psid" = "$own" ] && take=1
-    [ $take = 1 ] && found="$found $pid:$pstart" pids="$pids$pid "
+  all= line=
+  table=$(cat /proc/[0-9]*/stat 2>/dev/null)
+  IFS='
+'
+  set -f; set -- $table; set +f
+  unset IFS
+  for part; do
+    line="$line$part"
+    fields "$line"
+    case $? in 2) line="$line "; continue;; 1) line=; continue;; esac
+    line=
+    all="$all $pid:$ppid"
+    [ "$psid" = "$own" ] && [ "$own" != 0 ] && found="$found$pid "
   done
   more=1
   while [ $more = 1 ]; do
     more=0
     for entry in $all; do
-      pid=\${entry%%:*}; rest=\${entry#*:}; ppid=\${rest%%:*}
-      case $pids in *" $pid "*) continue;; esac
-      case $pids in *" $ppid "*) found="$found $pid:\${rest#*:}" pids="$pids$pid " more=1;; esac
+      case $found in *" \${entry#*:} "*) ;; *) continue;; esac
+      case $found in *" \${entry%%:*} "*) ;; *) found="$found\${entry%%:*} " more=1;; esac
     done
   done
 }
@@ -66,44 +80,46 @@ find() {
 signal() {
   kept=
   for entry in $noted; do
-    pid=\${entry%%:*}
-    stat "/proc/$pid" && [ "$pstart" = "\${entry#*:}" ] || continue
+    one=\${entry%%:*}
+    started "$one" && [ "$pstart" = "\${entry#*:}" ] || continue
     kept="$kept $entry"
     [ "$1" = 0 ] && continue
-    kill "-$1" "$pid" 2>/dev/null || sudo -n kill "-$1" "$pid" 2>/dev/null
+    kill "-$1" "$one" 2>/dev/null || sudo -n kill "-$1" "$one" 2>/dev/null
   done
   noted=$kept
 }
 
-# note: adds to noted what was found and is new; sets fresh to it.
-note() {
-  fresh=
-  for entry in $found; do
-    case "$noted " in *" $entry "*) ;; *) fresh="$fresh $entry";; esac
+# look: finds, and adds to noted what is new, with its start time.
+look() {
+  find
+  for one in $found; do
+    case $noted in *" $one:"*) continue;; esac
+    [ "$one" != $$ ] && started "$one" && noted="$noted $one:$pstart"
   done
-  noted="$noted$fresh"
 }
 
 pause() { sleep "$1" 2>/dev/null || sleep 1; }
 
 noted=
-find; note
+look
 if [ "$mode" = kill ] && [ -n "$noted" ]; then
   signal TERM; signal CONT
   for wait in 0.02 0.03 0.05 0.1 0.2 0.2 0.2 0.2 0.25 0.25 0.25 0.25; do
     pause $wait
     signal 0
     [ -z "$noted" ] || continue
-    find; note
+    look
     [ -n "$noted" ] || break
     signal TERM; signal CONT
   done
   tries=0
-  while find; note; signal 0; [ -n "$noted" ] && [ $tries -lt 20 ]; do
+  while [ -n "$noted" ] && [ $tries -lt 20 ]; do
     tries=$((tries + 1))
+    look
     signal KILL
     pause 0.05
     signal 0
+    [ -n "$noted" ] || look
   done
 fi
 signal 0
