@@ -1,5 +1,5 @@
 /**
- * The script that ends, or only looks for, what belongs to one exec on a Linux host. Plain sh and /proc, no ps.
+ * The script that ends, or only looks for, what belongs to some execs on a Linux host. Plain sh and /proc, no ps.
  *
  * It runs on the host from start to end, so a link cut in the middle does not stop the kill. What belongs to the exec:
  *  - every process of the session that sshd made for it. A session id is not given out again while one process of the
@@ -7,17 +7,20 @@
  *  - what carries EXEC_ID=<id> in its environment (a child that left the session with setsid);
  *  - descendants of those, as parentage stood before the first signal.
  * Each process is named by pid and start time, read again before every signal, so that no reused pid is hit. What may
- * not be signalled is tried with `sudo -n`. Last line printed: `survivors` and the pids left, or `unknown`.
+ * not be signalled is tried with `sudo -n`. Printed at the end, a line per exec: `survivors <exec id>` and the pids left; or
+ * `unknown`.
  */
 import { KILL_GRACE_MS } from '../limits.ts';
 
-/** Arguments: kill|look, exec id, session id or 0, start time of the leader or 0. */
+/** Arguments: kill|look, then one target per exec: `<exec id>:<session id or 0>:<start time of its leader or 0>`. */
 export const KILL_SCRIPT = `
-mode=$1 id=$2 sid=$3 start=$4
+mode=$1; shift
 if [ ! -r /proc/self/stat ]; then
-  if [ "$mode" = kill ] && [ "$sid" != 0 ]; then
+  for target; do
+    rest=\${target#*:}; sid=\${rest%%:*}
+    [ "$mode" = kill ] && [ "$sid" != 0 ] || continue
     kill -TERM -- "-$sid" 2>/dev/null; sleep ${KILL_GRACE_MS / 1000}; kill -KILL -- "-$sid" 2>/dev/null
-  fi
+  done
   echo unknown; exit
 fi
 
@@ -44,12 +47,20 @@ started() {
   shift 16; pstart=$1
 }
 
-# find: sets found to the pids of everything that belongs to the exec now.
-find() {
-  own=$sid
-  if [ "$sid" != 0 ] && [ "$start" != 0 ] && started "$sid" && [ "$pstart" != "$start" ]; then own=0; fi
-  found=" "
-  for file in $(grep -lsF "EXEC_ID=$id" /proc/[0-9]*/environ 2>/dev/null); do
+# mine TARGET…: sets found to the pids of everything that belongs to these execs now, first reading table and marked.
+mine() {
+  owns=" " found=" "
+  for target; do
+    id=\${target%%:*}; rest=\${target#*:}; sid=\${rest%%:*} start=\${rest#*:}
+    case $sid:$start in
+      0:*) ;;
+      *:0) owns="$owns$sid ";;
+      *) if started "$sid" && [ "$pstart" != "$start" ]; then :; else owns="$owns$sid "; fi;;
+    esac
+    set -- "$@" -e "EXEC_ID=$id"
+    shift
+  done
+  for file in $(grep -lsF "$@" /proc/[0-9]*/environ 2>/dev/null); do
     file=\${file#/proc/}; found="$found\${file%%/*} "
   done
   all= line=
@@ -64,7 +75,7 @@ find() {
     case $? in 2) line="$line "; continue;; 1) line=; continue;; esac
     line=
     all="$all $pid:$ppid"
-    [ "$psid" = "$own" ] && [ "$own" != 0 ] && found="$found$pid "
+    case $owns in *" $psid "*) found="$found$pid ";; esac
   done
   more=1
   while [ $more = 1 ]; do
@@ -89,9 +100,9 @@ signal() {
   noted=$kept
 }
 
-# look: finds, and adds to noted what is new, with its start time.
+# look TARGET…: adds to noted what belongs to them and is new, with its start time.
 look() {
-  find
+  mine "$@"
   for one in $found; do
     case $noted in *" $one:"*) continue;; esac
     [ "$one" != $$ ] && started "$one" && noted="$noted $one:$pstart"
@@ -101,34 +112,39 @@ look() {
 pause() { sleep "$1" 2>/dev/null || sleep 1; }
 
 noted=
-look
+look "$@"
 if [ "$mode" = kill ] && [ -n "$noted" ]; then
   signal TERM; signal CONT
   for wait in 0.02 0.03 0.05 0.1 0.2 0.2 0.2 0.2 0.25 0.25 0.25 0.25; do
     pause $wait
     signal 0
     [ -z "$noted" ] || continue
-    look
+    look "$@"
     [ -n "$noted" ] || break
     signal TERM; signal CONT
   done
   tries=0
   while [ -n "$noted" ] && [ $tries -lt 20 ]; do
     tries=$((tries + 1))
-    look
+    look "$@"
     signal KILL
     pause 0.05
     signal 0
-    [ -n "$noted" ] || look
+    [ -n "$noted" ] || look "$@"
   done
 fi
 signal 0
-echo survivors $(for entry in $noted; do echo "\${entry%%:*}"; done)
+left=$noted
+for target; do
+  noted=
+  [ -z "$left" ] || look "$target"
+  echo survivors "\${target%%:*}" $(for entry in $noted; do echo "\${entry%%:*}"; done)
+done
 `;
 
-/** Pids left, or null when the host could not look. */
-export function readSurvivors(output: string): number[] | null {
-  const line = output.trimEnd().split('\n').at(-1) ?? '';
-  if (!/^survivors( \d+)*$/.test(line)) return null;
-  return line.split(' ').slice(1).map(Number);
+/** Pids left of one exec, or null when the host could not look. `output`: all that the script printed. */
+export function readSurvivors(output: string, execId: string): number[] | null {
+  const line = output.split('\n').find((text) => text.startsWith(`survivors ${execId}`));
+  if (line === undefined || !/^survivors \S+( \d+)*$/.test(line)) return null;
+  return line.split(' ').slice(2).map(Number);
 }

@@ -9,29 +9,12 @@
  */
 import type { Client } from 'ssh2';
 import { OUTPUT_BUFFER_MAX_BYTES } from '../limits.ts';
+import { type ChannelEvents, ChannelRefused, type Ended } from './channel.ts';
 
 /** What may be sent with the exec request, before the host has said how much it takes. Every server takes this. */
 const EARLY_MAX_BYTES = 16 * 1024;
 /** RFC 4253, section 6.1: every implementation handles packets of this payload. */
 const PACKET_BYTES = 32 * 1024;
-
-export interface ChannelEnd {
-  /** Exit status, or null. */
-  code: number | null;
-  /** Signal name without SIG, or null. */
-  signal: string | null;
-}
-
-export interface ChannelEvents {
-  /** Owns the bytes from now on; call `grant` when they were taken. Must not throw. */
-  data(stream: 'stdout' | 'stderr', bytes: Buffer): void;
-  /** No more output on either stream. */
-  eof(): void;
-  /** The host said how the command ended; output may still come. */
-  exit(end: ChannelEnd): void;
-  /** The channel is gone, last of all and once. `refused`: the host would not run the command. */
-  closed(refused: boolean): void;
-}
 
 export interface SshChannel {
   /** Asks the host to run `command` and sends `input`, then end-of-file. Once. */
@@ -39,13 +22,6 @@ export interface SshChannel {
   /** The reader took this many bytes. */
   grant(bytes: number): void;
   close(): void;
-}
-
-/** The host refused to open a channel; the connection is fine. Source: RFC 4254, section 5.1. */
-export class ChannelRefused extends Error {
-  constructor(reason: unknown) {
-    super(`the host refused another channel on this connection (reason ${String(reason)})`);
-  }
 }
 
 interface PrivateChannel {
@@ -78,8 +54,8 @@ interface PrivateClient {
 }
 
 /**
- * Opens a channel. Rejects with ChannelRefused when the host has no room on this connection, with another error when
- * the connection is gone. What is opened after `signal` aborted is closed at once.
+ * Opens a channel. Rejects with ChannelRefused when the host has no room on this connection (RFC 4254, section 5.1), with
+ * another error when the connection is gone. What is opened after `signal` aborted is closed at once.
  */
 export function openChannel(client: Client, signal: AbortSignal): Promise<SshChannel> {
   const ssh = client as unknown as PrivateClient;
@@ -177,5 +153,10 @@ function receive(
     if (data !== null) listener()?.data('stderr', data);
     return false;
   };
-  channel.on('exit', (code, signal) => listener()?.exit({ code, signal: signal?.replace(/^SIG/, '') ?? null }));
+  channel.on('exit', (code, signal) => listener()?.exit(toEnded(code, signal)));
+}
+
+function toEnded(code: number | null, signal: string | undefined): Ended | null {
+  if (signal) return { kind: 'signaled', signal: signal.replace(/^SIG/, '') };
+  return code === null ? null : { kind: 'exited', code };
 }

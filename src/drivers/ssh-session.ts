@@ -7,17 +7,13 @@
 import type { Duplex } from 'node:stream';
 import { Client, type ConnectConfig, type ServerHostKeyAlgorithm } from 'ssh2';
 import { SallyportError, type Step } from '../errors.ts';
-import {
-  ANSWER_GRACE_MS,
-  EXECS_PER_SESSION,
-  KILL_BUDGET_MS,
-  SSH_KEEPALIVE_MAX_MISSED,
-  SSH_KEEPALIVE_MS,
-} from '../limits.ts';
+import { SSH_KEEPALIVE_MAX_MISSED, SSH_KEEPALIVE_MS } from '../limits.ts';
 import { deferred } from '../sessions/deferred.ts';
-import type { Opening, ProcessMarker, Session, StartSpec, Survivors } from '../sessions/session.ts';
-import { ChannelRefused, openChannel, type SshChannel } from './ssh-channel.ts';
-import { runKillScript, type SshProcess, startProcess } from './ssh-process.ts';
+import type { Opening, Session } from '../sessions/session.ts';
+import { BOOTSTRAP } from './bootstrap.ts';
+import type { Channel } from './channel.ts';
+import { createChannelSession } from './channel-session.ts';
+import { openChannel } from './ssh-channel.ts';
 
 export interface SshLogin {
   /** Already connected; belongs to the session from now on and is destroyed with it. */
@@ -68,7 +64,12 @@ export async function openSshSession(login: SshLogin, opening: Opening): Promise
   });
   try {
     await connect(client, login, opening);
-    return createSession(client, closed);
+    return createChannelSession({
+      open: (signal) => openBootstrapChannel(client, signal),
+      closed,
+      close: () => client.end(),
+      unsupported,
+    });
   } catch (error) {
     client.destroy();
     login.transport.destroy();
@@ -180,119 +181,21 @@ function explain(step: Step, error: Error & { level?: string }): SallyportError 
   );
 }
 
-function createSession(client: Client, closed: Promise<Error | null>): Session {
-  let capacity = EXECS_PER_SESSION;
-  let running = 0;
-  let dead = false;
-  void closed.then(() => {
-    dead = true;
-  });
+const COMMAND = Buffer.from(BOOTSTRAP);
 
-  /** `fits`: how many channels the host took. One of those is kept for control. */
-  const learnCapacity = (fits: number): void => {
-    capacity = Math.max(1, Math.min(capacity, fits - 1));
-  };
-
-  const control = async (mode: 'kill' | 'look', marker: ProcessMarker): Promise<Survivors> => {
-    if (dead) return null;
-    const budget = AbortSignal.timeout(KILL_BUDGET_MS);
-    try {
-      return await runKillScript(await openChannel(client, budget), mode, marker, budget);
-    } catch (error) {
-      if (error instanceof ChannelRefused) learnCapacity(running);
-      return null; // Without a channel nobody could look.
-    }
-  };
-
-  const openFor = async (signal: AbortSignal, committed: Promise<unknown>): Promise<SshChannel> => {
-    if (dead) throw notSent(new Error('the session is closed'));
-    const opened = openChannel(client, signal);
-    opened.catch(() => undefined); // Thrown below, after `committed` has had its say.
-    try {
-      await committed;
-    } catch (error) {
-      opened.then(
-        (channel) => channel.close(),
-        () => undefined,
-      ); // Not opened: nothing to close.
-      throw error;
-    }
-    return await opened;
-  };
-
+async function openBootstrapChannel(client: Client, signal: AbortSignal): Promise<Channel> {
+  const channel = await openChannel(client, signal);
   return {
-    get capacity() {
-      return capacity;
-    },
-    closed,
-    close: () => client.end(),
-    reap: (marker) => control('kill', marker),
-    async start(spec, { signal, committed }) {
-      running += 1;
-      try {
-        const channel = await openFor(signal, committed);
-        const process = await startOrSweep(channel, spec, signal, control);
-        void process.ended.then(() => {
-          running -= 1;
-        });
-        return Object.assign(process, {
-          kill: () => control('kill', process.marker),
-          look: () => control('look', process.marker),
-        });
-      } catch (error) {
-        running -= 1;
-        if (error === signal.reason || error instanceof SallyportError) throw error;
-        if (error instanceof ChannelRefused) learnCapacity(running);
-        throw notSent(error);
-      }
-    },
+    run: (input, events) => channel.exec(COMMAND, input, events),
+    grant: (bytes) => channel.grant(bytes),
+    close: () => channel.close(),
   };
 }
 
-/** The request never left: the caller may try again on another session. */
-function notSent(cause: unknown): SallyportError {
-  return new SallyportError(
-    'connection_lost',
-    'the connection to the host was lost before the program was asked to start',
-    {
-      failedStep: 'channel',
-      outcome: 'unreachable',
-      retryable: true,
-      cause,
-    },
-  );
-}
-
-/**
- * Starts the program. When `signal` aborts before the request is sent, it is not sent. Afterwards the preamble is on
- * its way and the program may start: its answer is waited for a little longer, so that the caller holds what it has to
- * end. A host that stays silent gets its channel closed and is searched for the marker.
- */
-async function startOrSweep(
-  channel: SshChannel,
-  spec: StartSpec,
-  signal: AbortSignal,
-  control: (mode: 'kill', marker: ProcessMarker) => Promise<Survivors>,
-): Promise<SshProcess> {
-  if (signal.aborted) {
-    channel.close();
-    throw signal.reason;
-  }
-  const silent = deferred<never>();
-  let patience: NodeJS.Timeout | undefined;
-  const onAbort = (): void => {
-    patience = setTimeout(() => silent.reject(signal.reason), ANSWER_GRACE_MS);
-  };
-  signal.addEventListener('abort', onAbort, { once: true });
-  try {
-    return await Promise.race([startProcess(channel, spec), silent.promise]);
-  } catch (error) {
-    if (error !== signal.reason) throw error;
-    channel.close();
-    await control('kill', { execId: spec.execId, session: null });
-    throw error;
-  } finally {
-    clearTimeout(patience);
-    signal.removeEventListener('abort', onAbort);
-  }
+function unsupported(what: string): SallyportError {
+  return new SallyportError('shell_unsupported', `the login shell of the host cannot run commands: ${what}`, {
+    failedStep: 'channel',
+    outcome: 'unreachable',
+    remedy: 'Look for a ForceCommand in sshd_config, a nologin or restricted login shell, or an rc file that exits.',
+  });
 }

@@ -39,8 +39,9 @@ const fields = (pid: number): string[] => {
 const startTicks = (pid: number): string => fields(pid)[19] ?? '0';
 
 function runScript(shell: string, mode: string, of: { execId: string; sid: number; startTicks: string }) {
-  const done = spawnSync(shell, ['-s', '--', mode, of.execId, String(of.sid), of.startTicks], { input: KILL_SCRIPT });
-  return { survivors: readSurvivors(done.stdout.toString()), errors: done.stderr.toString() };
+  const target = `${of.execId}:${of.sid}:${of.startTicks}`;
+  const done = spawnSync(shell, ['-s', '--', mode, target], { input: KILL_SCRIPT });
+  return { survivors: readSurvivors(done.stdout.toString(), of.execId), errors: done.stderr.toString() };
 }
 
 describe.each(SHELLS)('kill script under %s', (shell) => {
@@ -75,6 +76,22 @@ describe.each(SHELLS)('kill script under %s', (shell) => {
     expect(carryingExecId(target.execId)).toHaveLength(0);
   });
 
+  it('ends several execs at once, tells them apart, and leaves the others alone', async () => {
+    const [one, two, other] = [
+      await program('trap "" TERM; : >$READY; while :; do sleep 1; done'),
+      await program('(setsid sleep 100 &); : >$READY; exec sleep 100'),
+      await program(': >$READY; exec sleep 100'),
+    ];
+    const targets = [one, two].map((of) => `${of.execId}:${of.sid}:${of.startTicks}`);
+    const looked = spawnSync(shell, ['-s', '--', 'look', ...targets], { input: KILL_SCRIPT }).stdout.toString();
+    expect(readSurvivors(looked, one.execId)).toContain(one.sid);
+    expect(readSurvivors(looked, two.execId)).toHaveLength(2);
+    const killed = spawnSync(shell, ['-s', '--', 'kill', ...targets], { input: KILL_SCRIPT }).stdout.toString();
+    expect([one, two].map(({ execId }) => readSurvivors(killed, execId))).toEqual([[], []]);
+    expect([one, two, other].map(({ execId }) => carryingExecId(execId).length)).toEqual([0, 0, 1]);
+    runScript(shell, 'kill', other);
+  });
+
   it('looks without touching', async () => {
     const target = await program('sleep 100 & : >$READY; exec sleep 100');
     const { survivors } = runScript(shell, 'look', target);
@@ -106,9 +123,12 @@ describe.each(SHELLS)('kill script under %s', (shell) => {
 });
 
 describe('readSurvivors', () => {
-  it('reads only a whole last line', () => {
-    expect(readSurvivors('survivors 1 22\n')).toEqual([1, 22]);
-    expect(readSurvivors('survivors\n')).toEqual([]);
-    for (const text of ['', 'unknown\n', 'survivors x\n', 'sh: not found']) expect(readSurvivors(text)).toBeNull();
+  it('reads the whole line of its exec only', () => {
+    const output = 'survivors a 1 22\nsurvivors b\n';
+    expect(readSurvivors(output, 'a')).toEqual([1, 22]);
+    expect(readSurvivors(output, 'b')).toEqual([]);
+    expect(readSurvivors(output, 'c')).toBeNull();
+    for (const text of ['', 'unknown\n', 'survivors a x\n', 'sh: not found'])
+      expect(readSurvivors(text, 'a')).toBeNull();
   });
 });

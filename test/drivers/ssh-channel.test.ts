@@ -3,7 +3,8 @@ import { createRequire } from 'node:module';
 import { type AddressInfo, connect } from 'node:net';
 import { Client, Server, type ServerChannel, utils } from 'ssh2';
 import { afterEach, describe, expect, it } from 'vitest';
-import { ChannelRefused, openChannel, type SshChannel } from '../../src/drivers/ssh-channel.ts';
+import { ChannelRefused } from '../../src/drivers/channel.ts';
+import { openChannel, type SshChannel } from '../../src/drivers/ssh-channel.ts';
 import { OUTPUT_BUFFER_MAX_BYTES } from '../../src/limits.ts';
 import { deferred } from '../../src/sessions/deferred.ts';
 import { waitUntil } from '../support/wait.ts';
@@ -97,7 +98,7 @@ describe('ssh channel', () => {
     channel.exit(3);
     channel.end();
     expect(await seen.closed.promise).toBe(false);
-    expect(seen).toMatchObject({ eof: 1, exits: [{ code: 3, signal: null }] });
+    expect(seen).toMatchObject({ eof: 1, exits: [{ kind: 'exited', code: 3 }] });
   });
 
   it('large input follows whole', async () => {
@@ -117,7 +118,7 @@ describe('ssh channel', () => {
     channel.exit('TERM');
     channel.end();
     await seen.closed.promise;
-    expect(seen.exits).toEqual([{ code: null, signal: 'TERM' }]);
+    expect(seen.exits).toEqual([{ kind: 'signaled', signal: 'TERM' }]);
   });
 
   it('unread output stops at the window, also while stderr trickles', async () => {

@@ -1,15 +1,15 @@
 /**
- * One program on an open SSH connection: bootstrap, answer, output, exit, end.
+ * One program on an open channel: bootstrap, answer, output, exit, end. The same over SSH, an engine, a local child.
  *
- * Output is kept in a queue that the SSH window bounds: bytes are granted back to the host when the reader takes them.
+ * Output is kept in a queue that the channel bounds: bytes are granted back to it when the reader takes them.
  */
 import { SallyportError } from '../errors.ts';
 import { deferred } from '../sessions/deferred.ts';
 import { createOutputQueue } from '../sessions/output-queue.ts';
 import type { Exit, Process, ProcessMarker, Survivors } from '../sessions/session.ts';
-import { type Answer, BOOTSTRAP, type BootstrapSpec, parseAnswer, refusalText, writePreamble } from './bootstrap.ts';
+import { type Answer, type BootstrapSpec, parseAnswer, refusalText, writePreamble } from './bootstrap.ts';
+import type { Carrier, Channel } from './channel.ts';
 import { KILL_SCRIPT, readSurvivors } from './kill-script.ts';
-import type { ChannelEnd, SshChannel } from './ssh-channel.ts';
 
 /** An answer line is a nonce and a line of /proc/pid/stat; more than this is noise of another kind. */
 const ANSWER_MAX_BYTES = 4096;
@@ -17,16 +17,23 @@ const ANSWER_MAX_BYTES = 4096;
 const NOISE_MAX_BYTES = 8 * 1024 * 1024;
 
 /** What the channel itself can say; kill and look need another channel, which the session opens. */
-export interface SshProcess extends Omit<Process, 'kill' | 'look'> {
+export interface Program extends Omit<Process, 'kill' | 'look'> {
   /** Resolves when the channel is gone and its place on the connection free. */
   readonly ended: Promise<void>;
 }
+
+/** What a host does instead of running a command, as a `shell_unsupported` in its own words. */
+type Unsupported = Carrier['unsupported'];
 
 /**
  * Runs `spec` on an open channel. Resolves when the host has answered with the pid; rejects `shell_unsupported`,
  * `start_failed` or `connection_lost`. The channel is closed on rejection and on `release`.
  */
-export function startProcess(channel: SshChannel, spec: BootstrapSpec & { stdin: Buffer | null }): Promise<SshProcess> {
+export function startProgram(
+  channel: Channel,
+  spec: BootstrapSpec & { stdin: Buffer | null },
+  unsupported: Unsupported,
+): Promise<Program> {
   const { line, nonce } = writePreamble(spec);
   const output = createOutputQueue((bytes) => channel.grant(bytes));
   const stdout = createAnswerScanner(nonce);
@@ -52,7 +59,7 @@ export function startProcess(channel: SshChannel, spec: BootstrapSpec & { stdin:
         resolve(describe(answer));
       }
     };
-    const describe = (answer: Answer & { kind: 'ok' }): SshProcess => {
+    const describe = (answer: Answer & { kind: 'ok' }): Program => {
       const marker: ProcessMarker = { execId: spec.execId ?? '', session: answer.stat };
       return {
         pid: answer.pid,
@@ -70,7 +77,7 @@ export function startProcess(channel: SshChannel, spec: BootstrapSpec & { stdin:
       };
     };
 
-    channel.exec(Buffer.from(BOOTSTRAP), spec.stdin === null ? [line] : [line, spec.stdin], {
+    channel.run(spec.stdin === null ? [line] : [line, spec.stdin], {
       data(stream, bytes) {
         const scanner = stream === 'stdout' ? stdout : stderr;
         const found = scanner.push(bytes);
@@ -82,7 +89,7 @@ export function startProcess(channel: SshChannel, spec: BootstrapSpec & { stdin:
       },
       eof: () => output.end(),
       exit(end) {
-        exit = toExit(end);
+        exit = end;
         if (exit !== null) exitKnown.resolve(exit);
       },
       closed(refused) {
@@ -100,23 +107,10 @@ export function startProcess(channel: SshChannel, spec: BootstrapSpec & { stdin:
   });
 }
 
-function toExit(end: ChannelEnd): Exit | null {
-  if (end.signal !== null) return { kind: 'signaled', signal: end.signal };
-  return end.code === null ? null : { kind: 'exited', code: end.code };
-}
-
 function exitText(exit: Exit): string {
   return exit.kind === 'exited'
     ? `it ended with status ${exit.code} without running the command`
     : 'it ended without running the command';
-}
-
-function unsupported(what: string): SallyportError {
-  return new SallyportError('shell_unsupported', `the login shell of the host cannot run commands: ${what}`, {
-    failedStep: 'channel',
-    outcome: 'unreachable',
-    remedy: 'Look for a ForceCommand in sshd_config, a nologin or restricted login shell, or an rc file that exits.',
-  });
 }
 
 interface Scanned {
@@ -153,33 +147,40 @@ function createAnswerScanner(nonce: string): { push(bytes: Buffer): Scanned } {
   };
 }
 
-/** Runs the kill script on an open channel of its own and reads its last line. Null: could not look. Never rejects. */
+/** Runs the kill script on an open channel of its own. By exec id; absent or null: could not look. Never rejects. */
 export async function runKillScript(
-  channel: SshChannel,
+  channel: Channel,
   mode: 'kill' | 'look',
-  marker: ProcessMarker,
-  signal: AbortSignal,
-): Promise<Survivors> {
-  const { sid, startTicks } = marker.session ?? { sid: 0, startTicks: '0' };
+  {
+    markers,
+    signal,
+    unsupported,
+  }: { markers: readonly ProcessMarker[]; signal: AbortSignal; unsupported: Unsupported },
+): Promise<Map<string, Survivors>> {
   const onAbort = (): void => channel.close();
   signal.addEventListener('abort', onAbort, { once: true });
   try {
-    const script = await startProcess(channel, {
-      argv: ['/bin/sh', '-s', '--', mode, marker.execId, String(sid), startTicks],
+    const spec = {
+      argv: ['/bin/sh', '-s', '--', mode, ...markers.map(targetOf)],
       env: {},
       cwd: null,
       execId: null,
       fixedPath: false,
       stdin: Buffer.from(KILL_SCRIPT),
-    });
+    } as const;
+    const script = await startProgram(channel, spec, unsupported);
     let text = '';
     for await (const chunk of script.output) if (chunk.stream === 'stdout') text += chunk.bytes.toString('latin1');
-    return readSurvivors(text);
+    return new Map(markers.map(({ execId }) => [execId, readSurvivors(text, execId)]));
   } catch {
-    // The script did not run, so nobody looked, which is what null says.
-    return null;
+    // The script did not run, so nobody looked, which is what an empty answer says.
+    return new Map();
   } finally {
     signal.removeEventListener('abort', onAbort);
     channel.close();
   }
+}
+
+function targetOf({ execId, session }: ProcessMarker): string {
+  return `${execId}:${session?.sid ?? 0}:${session?.startTicks ?? 0}`;
 }
