@@ -128,6 +128,7 @@ class Output {
   #writing = false;
   #eofSent = false;
   #exited = false;
+  #destroyed = false;
 
   constructor(channel: SessionChannel, sources: Record<Stream, Readable>) {
     this.#channel = channel;
@@ -148,12 +149,16 @@ class Output {
 
   /** Nobody takes output any more. Without a reader the program gets SIGPIPE, as under sshd. */
   destroy(): void {
+    this.#destroyed = true;
     this.#waiting.length = 0;
     this.#writing = false;
     for (const source of Object.values(this.#sources)) source.destroy();
+    this.#finish();
   }
 
   take(stream: Stream, bytes: Buffer): void {
+    // A stream that flows gives what it has buffered even after it was destroyed.
+    if (this.#destroyed) return;
     this.#waiting.push({ stream, bytes });
     this.#waitingBytes[stream] += bytes.length;
     if (this.#waitingBytes[stream] >= READ_AHEAD_BYTES) this.#sources[stream].pause();
@@ -169,6 +174,7 @@ class Output {
     }
     this.#writing = true;
     this.#channel.write(next.stream, next.bytes, () => {
+      if (this.#destroyed) return;
       this.#writing = false;
       this.#waitingBytes[next.stream] -= next.bytes.length;
       if (this.#waitingBytes[next.stream] < READ_AHEAD_BYTES) this.#sources[next.stream].resume();

@@ -73,7 +73,8 @@ export class SessionChannel {
   /** Answers an `exec` request. What the client sends comes out of the stream. */
   open(accept: () => ServerChannel): NodeJS.ReadableStream {
     const channel = accept();
-    channel.close = () => undefined;
+    // When the stream ends, ssh2 would send both, also after a close of ours; OpenSSH's client hangs up on that.
+    Object.assign(channel, { close: () => undefined, eof: () => undefined });
     this.#channel = channel;
     return channel;
   }

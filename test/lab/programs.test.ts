@@ -1,12 +1,14 @@
+import { execFile, spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import type { Client, ClientChannel } from 'ssh2';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { type TestLab, withLab } from '../support/lab.ts';
-import { collect, exec, execChannel, loginTo } from './dial.ts';
+import { collect, exec, execChannel, loginTo, newUserKey, pushKey } from './dial.ts';
 
 let test: TestLab;
 let client: Client;
@@ -205,6 +207,48 @@ describe('requests', () => {
   });
 });
 
+it.runIf(existsSync('/usr/bin/ssh'))(
+  'the client of OpenSSH runs one program after another on one connection',
+  async () => {
+    const [instance] = test.lab.instances;
+    const key = newUserKey();
+    const keyFile = join(test.dataDir, 'user-key');
+    writeFileSync(keyFile, key.privateKey, { mode: 0o600 });
+    await pushKey(test.lab, { instanceId: instance?.id ?? '', osUser: 'ec2-user', publicKey: key.publicKey });
+    const options = [
+      '-F',
+      '/dev/null',
+      '-i',
+      keyFile,
+      '-o',
+      'StrictHostKeyChecking=no',
+      '-o',
+      'UserKnownHostsFile=/dev/null',
+      '-o',
+      'LogLevel=ERROR',
+    ];
+    const shared = [
+      ...options,
+      '-o',
+      `ControlPath=${join(test.dataDir, 'mux')}`,
+      '-p',
+      String(instance?.sshPort),
+      'ec2-user@127.0.0.1',
+    ];
+    const ssh = (...args: string[]) => promisify(execFile)('/usr/bin/ssh', args, { timeout: 10_000 });
+    const before = (await test.counters()).instances[instance?.id ?? '']?.logins ?? 0;
+    const master = spawn('/usr/bin/ssh', ['-o', 'ControlMaster=yes', '-N', ...shared], { stdio: 'inherit' });
+    await until(() => existsSync(join(test.dataDir, 'mux')));
+    for (let round = 0; round < 5; round++) {
+      expect(await ssh(...shared, `echo ${round}; echo err >&2`)).toEqual({ stdout: `${round}\n`, stderr: 'err\n' });
+      await expect(ssh(...shared, 'exit 7')).rejects.toMatchObject({ code: 7 });
+    }
+    expect((await test.counters()).instances[instance?.id ?? '']?.logins).toBe(before + 1);
+    await ssh('-O', 'exit', ...shared).catch(() => undefined);
+    if (master.exitCode === null) await once(master, 'exit');
+  },
+);
+
 describe('the end', () => {
   it('a session that is given back unused is answered, and counts no more', async () => {
     const other = await loginTo(test.lab);
@@ -222,6 +266,25 @@ describe('the end', () => {
     await once(channel, 'data');
     channel.close();
     expect(await exit).toEqual([9]);
+  });
+
+  it.each([
+    ['has ended', 3_200_000],
+    ['still writes', 9_000_000],
+  ])('a session that is closed with its output unread counts no more, when the program %s', async (_what, size) => {
+    const other = await loginTo(test.lab);
+    for (let round = 0; round < 11; round++) {
+      // ssh2 takes 3 MiB unread; the way to it holds some 300 KiB more.
+      const channel = await execChannel(other, `head -c ${size} /dev/zero`);
+      const { incoming } = channel as unknown as { incoming: { window: number } };
+      await until(() => incoming.window === 0);
+      const closed = once(channel, 'close');
+      channel.close();
+      channel.resume();
+      await closed;
+    }
+    expect((await exec(other, 'true')).code).toBe(0);
+    other.end();
   });
 
   it('a connection that dies ends the input and not the program', async () => {
