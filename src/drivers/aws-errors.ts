@@ -69,7 +69,7 @@ export function nameAwsError(error: unknown, at: AwsAction): SallyportError {
       remedy: 'renew or correct the AWS credentials of the gateway',
     });
   }
-  if (DENIED.test(raw.name)) return denied(raw, at, error);
+  if (DENIED.test(raw.name)) return nameDenial(raw, at, error);
   if (MISSING.test(raw.name)) {
     return named('host_unreachable', `no such instance in ${at.region} (${at.action}: ${raw.name})`, {
       failedStep: 'instance',
@@ -113,13 +113,18 @@ export function isPassing(error: SallyportError): boolean {
   return error.code === 'aws_throttled' || error.code === 'aws_unavailable';
 }
 
-function denied(raw: RawError, at: AwsAction, cause: unknown): SallyportError {
-  const action = /not authorized to perform:? ([\w-]+:\w+)/.exec(raw.message)?.[1] ?? at.action;
-  const resource = /on resource:? (arn:[^\s"']+)/.exec(raw.message)?.[1];
+/** Says action and resource where AWS does, and how to allow it. */
+export function nameDenial(
+  said: { name: string; message: string },
+  at: Pick<AwsAction, 'action' | 'step'>,
+  cause?: unknown,
+): SallyportError {
+  const action = /not authorized to perform:? ([\w-]+:\w+)/.exec(said.message)?.[1] ?? at.action;
+  const resource = /on resource:? (arn:[^\s"']+)/.exec(said.message)?.[1];
   const what = resource === undefined ? action : `${action} on ${resource}`;
-  return new SallyportError('aws_denied', `AWS denied ${what} (${raw.name})`, {
+  return new SallyportError('aws_denied', `AWS denied ${what} (${said.name})`, {
     failedStep: at.step,
-    remedy: `allow ${what} in the IAM policy of the gateway's role`,
+    remedy: `allow ${what} in the IAM policy of the gateway's role, also under the conditions of that policy`,
     cause,
   });
 }

@@ -8,14 +8,14 @@
  *   retries can name what was retried. Mode `standard` for both clients: `adaptive` slows every later key push of the
  *   process, for every tenant, to 0.5 a second after one throttled answer, and a push that waits in that queue has no
  *   error to name.
- * - Instances are described by filter, never by id list (one bad id fails that whole call), and those asked for in the
- *   same turn of the event loop go in one call: 200 cold hosts would empty the account's bucket of 100.
+ * - Instances are described by filter, never by id list: one bad id fails that whole call.
  */
 import type { EC2Client, Instance as RawInstance } from '@aws-sdk/client-ec2';
 import type { EC2InstanceConnectClient } from '@aws-sdk/client-ec2-instance-connect';
 import { SallyportError, type Step } from '../errors.ts';
 import { isPassing, nameAwsError } from './aws-errors.ts';
-import { type Crowd, createCrowd, untilAborted, type Waiter } from './together.ts';
+import { type Lookups, shareLookups } from './shared-lookups.ts';
+import { untilAborted, type Waiter } from './together.ts';
 
 export interface AwsCall extends Waiter {
   /** The `failedStep` of what goes wrong, unless the error itself says better. */
@@ -42,7 +42,6 @@ export interface Instance {
 
 export interface Endpoint {
   id: string;
-  state: string;
   /** The FIPS name where FIPS is asked for; null: the endpoint has none. */
   dnsName: string | null;
   vpcId: string | null;
@@ -66,11 +65,7 @@ export interface AwsCredentials {
 }
 
 /** Every method rejects with a SallyportError, or with the signal's reason. */
-export interface Aws {
-  /** Null: there is none that these credentials can see. */
-  describeInstance(region: string, instanceId: string, call: AwsCall): Promise<Instance | null>;
-  /** All of the region that can carry a tunnel, in no order: a handful. Who asks while a listing runs gets its answer. */
-  listEndpoints(region: string, call: AwsCall): Promise<Endpoint[]>;
+export interface Aws extends Lookups {
   /** Resolves when the key was taken; whether the instance accepts it shows only at login. */
   sendSshPublicKey(
     region: string,
@@ -103,14 +98,12 @@ export interface AwsLog {
 }
 
 /** An endpoint that is being modified keeps serving its old configuration. Source: EC2 user guide, modify an EICE. */
-export const USABLE_ENDPOINT_STATES = ['create-complete', 'update-in-progress', 'update-failed', 'update-complete'];
+const USABLE_ENDPOINT_STATES = ['create-complete', 'update-in-progress', 'update-failed', 'update-complete'];
 
 /** Four throttled answers take 7.5 s on average and 15 s at most: within the default connect budget. */
 const MAX_ATTEMPTS = 5;
 /** A call that hangs is cut and retried well within a connect budget. */
 const REQUEST_HANDLER = { connectionTimeout: 3_000, requestTimeout: 8_000, throwOnRequestTimeout: true };
-/** A filter takes 200 values. */
-const DESCRIBE_MAX_IDS = 100;
 const ENDPOINTS_PER_PAGE = 50;
 /** More pages than any account has; ends a server that never stops giving tokens. */
 const ENDPOINT_MAX_PAGES = 40;
@@ -126,18 +119,6 @@ async function load() {
   return { ec2, eic };
 }
 
-/** A listing that runs, and who waits for it. */
-interface Listing {
-  crowd: Crowd;
-  answer: Promise<Endpoint[]>;
-}
-
-interface Batch {
-  ids: Set<string>;
-  crowd: Crowd;
-  answer: Promise<Map<string, Instance>>;
-}
-
 /** What an SDK command offers for watching its attempts; structural, because the SDK keeps the type to itself. */
 interface Watchable {
   middlewareStack: {
@@ -150,8 +131,6 @@ interface Watchable {
 
 export function createAws({ log }: { log: AwsLog }): Aws {
   const clients = new Map<string, Clients>();
-  const batches = new Map<string, Batch>();
-  const listings = new Map<string, Listing>();
 
   async function connect(region: string) {
     const sdk = await load();
@@ -215,18 +194,6 @@ export function createAws({ log }: { log: AwsLog }): Aws {
     return new Map(found.map((instance) => [instance.id, instance]));
   }
 
-  function openBatch(key: string, region: string, step: Step): Batch {
-    const crowd = createCrowd();
-    const ids = new Set<string>();
-    const answer = new Promise<void>((resolve) => setImmediate(resolve)).then(() => {
-      if (batches.get(key)?.ids === ids) batches.delete(key);
-      return describeAll(region, [...ids], { ...crowd.waiter, step });
-    });
-    const batch = { ids, crowd, answer };
-    batches.set(key, batch);
-    return batch;
-  }
-
   async function listAll(region: string, call: AwsCall): Promise<Endpoint[]> {
     const { sdk, ec2 } = await connect(region);
     const fips = await ec2.config.useFipsEndpoint();
@@ -243,7 +210,6 @@ export function createAws({ log }: { log: AwsLog }): Aws {
       for (const raw of answer.InstanceConnectEndpoints ?? []) {
         endpoints.push({
           id: raw.InstanceConnectEndpointId ?? '',
-          state: raw.State ?? 'unknown',
           // Empty counts as none, and FIPS never falls back to the other name.
           dnsName: (fips ? raw.FipsDnsName : raw.DnsName) || null,
           vpcId: raw.VpcId ?? null,
@@ -259,35 +225,11 @@ export function createAws({ log }: { log: AwsLog }): Aws {
     return endpoints;
   }
 
-  function openListing(key: string, region: string, step: Step): Listing {
-    const crowd = createCrowd();
-    const answer = listAll(region, { ...crowd.waiter, step }).finally(() => {
-      if (listings.get(key)?.crowd === crowd) listings.delete(key);
-    });
-    const listing = { crowd, answer };
-    listings.set(key, listing);
-    return listing;
-  }
+  const lookups = shareLookups({ describeAll, listAll });
 
   return {
+    ...lookups,
     clockOffsetMs,
-
-    async describeInstance(region, instanceId, call) {
-      const key = `${region} ${call.step}`;
-      let batch = batches.get(key);
-      if (batch === undefined || batch.ids.size >= DESCRIBE_MAX_IDS || batch.crowd.waiter.signal.aborted) {
-        batch = openBatch(key, region, call.step);
-      }
-      batch.ids.add(instanceId);
-      return (await batch.crowd.join(batch.answer, call)).get(instanceId) ?? null;
-    },
-
-    async listEndpoints(region, call) {
-      const key = `${region} ${call.step}`;
-      let listing = listings.get(key);
-      if (listing === undefined || listing.crowd.waiter.signal.aborted) listing = openListing(key, region, call.step);
-      return listing.crowd.join(listing.answer, call);
-    },
 
     async sendSshPublicKey(region, { instanceId, osUser, publicKey }, call) {
       const { sdk, eic } = await connect(region);

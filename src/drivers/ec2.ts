@@ -16,11 +16,11 @@ import type { Route, Workspace } from '../workspace.ts';
 import type { Aws, AwsCall, Instance } from './aws.ts';
 import { type LabDial, openTunnel, Tunnel } from './eice-tunnel.ts';
 import { establishTrust, type HostKeyMode, type PinStore } from './host-keys.ts';
+import { explainFailure, type Host, requireUsable, secondTry } from './instance-failures.ts';
 import { createLoginKey } from './login-key.ts';
 import { dialDirect, directWay, endpointWay, isDirect, requireDialable, sameWay, type Way } from './route.ts';
 import { openSshSession } from './ssh-session.ts';
 import { together, untilAborted } from './together.ts';
-import { TunnelLostError } from './tunnel-errors.ts';
 
 export type { LabDial } from './eice-tunnel.ts';
 
@@ -37,15 +37,6 @@ export interface Ec2Deps {
   maxTunnelDurationS?: number;
 }
 
-/** The workspace's target, once it is known to be an instance. */
-interface Host {
-  orgId: string;
-  region: string;
-  instanceId: string;
-  osUser: string;
-  route: Route;
-}
-
 /** A way, and what is known of the instance beside it. */
 interface Found {
   way: Way;
@@ -56,8 +47,6 @@ const SSH_PORT = 22;
 const TUNNEL_DURATION_DEFAULT_S = 3600;
 /** Ways that worked; the oldest goes. */
 const REMEMBERED_WAYS_MAX = 4096;
-/** "Unable to connect to target" means "not yet" for so long after launch. */
-const BOOT_MS = 5 * 60_000;
 
 export function createEc2Driver(deps: Ec2Deps): Driver {
   const { aws, orgTag, lab } = deps;
@@ -148,7 +137,7 @@ export function createEc2Driver(deps: Ec2Deps): Driver {
       } catch (error) {
         const reason = secondTry(error);
         if (opening.signal.aborted || reason === null || !left.delete(reason))
-          throw explain(error, host, found.instance);
+          throw explainFailure(error, host, found.instance);
         if (error instanceof SallyportError) opening.trace.retried = error;
       }
     }
@@ -269,36 +258,6 @@ function keyOf(host: Host): string {
   return [host.orgId, host.region, host.instanceId, host.osUser, host.route].join(' ');
 }
 
-function requireUsable(instance: Instance | null, host: Host, orgTag: string | null): Instance {
-  if (instance === null) {
-    throw new SallyportError('host_unreachable', `there is no instance ${host.instanceId} in ${host.region}`, {
-      failedStep: 'instance',
-      remedy:
-        'check instance id and region of the workspace, and that the gateway uses the AWS account of the instance',
-    });
-  }
-  if (orgTag !== null && instance.tags.get(orgTag) !== host.orgId) {
-    throw new SallyportError('host_unreachable', `instance ${instance.id} is not tagged ${orgTag}=${host.orgId}`, {
-      failedStep: 'instance',
-      remedy: 'tag the instance with its org, or correct the instance id of the workspace',
-    });
-  }
-  if (instance.state === 'running') return instance;
-  const starting = instance.state === 'pending';
-  throw new SallyportError('instance_not_running', `instance ${instance.id} is ${instance.state}, not running`, {
-    failedStep: 'instance',
-    retryable: starting,
-    remedy: starting ? 'wait until the instance is running' : 'start the instance',
-  });
-}
-
-function secondTry(error: unknown): 'lost' | 'login' | null {
-  if (error instanceof TunnelLostError) return error.afterFirstByte ? null : 'lost';
-  return error instanceof SallyportError && error.code === 'login_refused' && error.details.failedStep === 'login'
-    ? 'login'
-    : null;
-}
-
 function transportError(transport: Duplex): SallyportError {
   if (transport instanceof Tunnel && transport.failure !== null) return transport.failure;
   return new SallyportError('host_unreachable', 'the connection to the host broke', {
@@ -306,38 +265,6 @@ function transportError(transport: Duplex): SallyportError {
     retryable: true,
     cause: transport.errored,
   });
-}
-
-function explain(error: unknown, host: Host, instance: Instance): unknown {
-  if (!(error instanceof SallyportError)) return error;
-  if (error.code === 'login_refused' && error.details.failedStep === 'login') {
-    return new SallyportError('login_refused', `the host refused the key that was pushed for ${host.osUser}, twice`, {
-      ...error.details,
-      remedy: loginRemedy(host, instance),
-      cause: error,
-    });
-  }
-  const young = instance.launchedAt !== null && Date.now() - instance.launchedAt.getTime() < BOOT_MS;
-  if (young && error.code === 'host_unreachable' && error.details.failedStep === 'tunnel') {
-    return new SallyportError('host_unreachable', `${error.message}; it was launched less than five minutes ago`, {
-      ...error.details,
-      retryable: true,
-      cause: error,
-    });
-  }
-  return error;
-}
-
-/** What is checked on the instance and fails without a word. Source: aws-ec2-instance-connect-config, src/bin. */
-function loginRemedy(host: Host, instance: Instance): string {
-  if (!instance.metadataEnabled) return 'the metadata service of the instance is off, and pushed keys come through it';
-  return [
-    `look on the instance: does the user ${host.osUser} exist`,
-    'is the package ec2-instance-connect installed',
-    'does another AuthorizedKeysCommand or sshd override stand in its way',
-    'is its clock right (a key is good for 60 s)',
-    'may sshd reach the metadata service',
-  ].join('; ');
 }
 
 function wayText(way: Way): string {

@@ -16,13 +16,8 @@ import { HttpRequest } from '@smithy/protocol-http';
 import { SignatureV4 } from '@smithy/signature-v4';
 import { type ClientOptions, type RawData, WebSocket } from 'ws';
 import { SallyportError } from '../errors.ts';
+import type { AwsCredentials } from './aws.ts';
 import { nameClosedTunnel, nameFailedHandshake, nameRefusedUpgrade } from './tunnel-errors.ts';
-
-export interface Credentials {
-  accessKeyId: string;
-  secretAccessKey: string;
-  sessionToken?: string;
-}
 
 /** Where the lab's endpoint listens: dialled in place of `wss://<DnsName>:443`; the signature still covers DnsName. */
 export interface LabDial {
@@ -43,7 +38,7 @@ export interface TunnelRequest {
 }
 
 export interface TunnelOptions extends TunnelRequest {
-  credentials: Credentials;
+  credentials: AwsCredentials;
   /** AWS's clock minus ours. */
   clockOffsetMs: number;
   lab: LabDial | null;
@@ -85,7 +80,11 @@ export async function openTunnel(options: TunnelOptions): Promise<Tunnel> {
 }
 
 /** The `wss://` URL of one tunnel, signed for `date` and good for a minute. */
-export async function presignTunnelUrl(request: TunnelRequest, credentials: Credentials, date: Date): Promise<string> {
+export async function presignTunnelUrl(
+  request: TunnelRequest,
+  credentials: AwsCredentials,
+  date: Date,
+): Promise<string> {
   const signer = new SignatureV4({
     service: 'ec2-instance-connect',
     region: request.region,

@@ -7,7 +7,7 @@
 import { BlockList, connect, isIP, type Socket } from 'node:net';
 import { SallyportError } from '../errors.ts';
 import type { Route } from '../workspace.ts';
-import { type Endpoint, type Instance, USABLE_ENDPOINT_STATES } from './aws.ts';
+import type { Endpoint, Instance } from './aws.ts';
 
 export type Way =
   | { kind: 'endpoint'; endpointId: string; dnsName: string; address: string }
@@ -34,7 +34,7 @@ export function directWay(instance: Instance): Way {
 export function endpointWay(instance: Instance, endpoints: readonly Endpoint[]): Way {
   if (instance.privateIp === null && instance.ipv6 === null) throw noAddress(instance);
   const [best] = endpoints
-    .filter((endpoint) => endpoint.vpcId === instance.vpcId && USABLE_ENDPOINT_STATES.includes(endpoint.state))
+    .filter((endpoint) => endpoint.vpcId === instance.vpcId)
     .flatMap((endpoint) => {
       const address = addressFor(endpoint, instance);
       return address === null || endpoint.dnsName === null ? [] : [{ endpoint, address, dnsName: endpoint.dnsName }];

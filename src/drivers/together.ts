@@ -80,11 +80,15 @@ export async function together<T>(signal: AbortSignal, run: (group: Group) => Pr
     work.catch(fail);
     return work;
   };
+  const leave = () => stop.abort(signal.reason);
+  signal.addEventListener('abort', leave, { once: true });
   try {
     signal.throwIfAborted();
-    return await run({ signal: AbortSignal.any([signal, stop.signal]), part, fail });
+    return await run({ signal: stop.signal, part, fail });
   } catch (error) {
     fail(error);
     throw signal.aborted ? signal.reason : causes[0];
+  } finally {
+    signal.removeEventListener('abort', leave);
   }
 }

@@ -5,6 +5,7 @@
  * decide, the status only where they say nothing.
  */
 import { type ErrorDetails, SallyportError } from '../errors.ts';
+import { nameDenial } from './aws-errors.ts';
 
 /** The network failed, not the far side's answer: one more try is worth it. */
 export class TunnelLostError extends SallyportError {
@@ -26,6 +27,7 @@ const SIGNATURE = /signature|expired|token|credential|unrecognizedclient/i;
 const TARGET_DOWN = /unable to connect to target/i;
 const CERTIFICATE = /^(CERT_|ERR_TLS|UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO|HOSTNAME_)/;
 
+const OPEN_TUNNEL = { action: 'ec2-instance-connect:OpenTunnel', step: 'tunnel' } as const;
 const CAPACITY_RETRY_S = 10;
 const UNAVAILABLE_RETRY_S = 15;
 
@@ -37,7 +39,8 @@ export function nameRefusedUpgrade(status: number, body: string): SallyportError
       remedy: "renew the gateway's AWS credentials and synchronise its clock; a signed tunnel URL lives 60 s",
     });
   }
-  if (DENIED.test(code) || (code === '' && (status === 401 || status === 403))) return denied(said, message);
+  if (DENIED.test(code) || (code === '' && (status === 401 || status === 403)))
+    return nameDenial({ name: said, message }, OPEN_TUNNEL);
   if (THROTTLED.test(code)) {
     return refused('aws_throttled', `AWS throttled the opening of the tunnel (${said})`, {
       retryable: true,
@@ -87,14 +90,6 @@ export function nameFailedHandshake(error: Error): SallyportError {
     afterFirstByte: false,
     remedy: "the gateway must resolve the endpoint's DNS name and reach it at port 443",
     cause: error,
-  });
-}
-
-function denied(said: string, message: string): SallyportError {
-  const resource = /on resource:? (arn:[^\s"']+)/.exec(message)?.[1];
-  const what = `ec2-instance-connect:OpenTunnel${resource === undefined ? '' : ` on ${resource}`}`;
-  return refused('aws_denied', `AWS denied ${what} (${said})`, {
-    remedy: `allow ${what} in the IAM policy of the gateway's role, also under its conditions on port, address and duration`,
   });
 }
 

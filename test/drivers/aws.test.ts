@@ -202,7 +202,6 @@ describe('what is asked and read', () => {
     expect(endpoints).toEqual([
       {
         id: 'eice-1',
-        state: 'create-complete',
         dnsName: 'one.example',
         vpcId: 'vpc-1',
         subnetId: 'subnet-1',
@@ -211,7 +210,6 @@ describe('what is asked and read', () => {
       },
       {
         id: 'eice-2',
-        state: 'create-complete',
         dnsName: null,
         vpcId: 'vpc-1',
         subnetId: null,

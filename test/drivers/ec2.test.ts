@@ -336,6 +336,24 @@ describe('aborting', () => {
     },
   );
 
+  it.each(['first dial', 'way known'])('at any moment leaves nothing open: %s', async (when) => {
+    const driver = rig.driver();
+    if (when === 'way known') await open(driver);
+    const reason = new Error('the caller left');
+    for (let afterMs = 0; afterMs < 40; afterMs += 1) {
+      const { opening, abort } = begin(driver);
+      const timer = setTimeout(() => abort(reason), afterMs);
+      const session = await opening.catch((error: unknown) => {
+        expect(error).toBe(reason);
+        return null;
+      });
+      clearTimeout(timer);
+      session?.close();
+    }
+    for (const session of sessions.splice(0)) session.close();
+    await rig.noTunnels();
+  });
+
   it('before the start dials nothing', async () => {
     const reason = new Error('too late');
     await expect(open(rig.driver(), rig.workspace(), AbortSignal.abort(reason))).rejects.toBe(reason);

@@ -6,13 +6,8 @@ import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { afterEach, describe, expect, it } from 'vitest';
 import { type WebSocket, WebSocketServer } from 'ws';
-import {
-  type Credentials,
-  openTunnel,
-  presignTunnelUrl,
-  type Tunnel,
-  type TunnelRequest,
-} from '../../src/drivers/eice-tunnel.ts';
+import type { AwsCredentials } from '../../src/drivers/aws.ts';
+import { openTunnel, presignTunnelUrl, type Tunnel, type TunnelRequest } from '../../src/drivers/eice-tunnel.ts';
 import {
   nameClosedTunnel,
   nameFailedHandshake,
@@ -27,7 +22,7 @@ failOnLeaks();
 
 interface Vector {
   date: string;
-  credentials: Credentials;
+  credentials: AwsCredentials;
   request: TunnelRequest;
   url: string;
 }

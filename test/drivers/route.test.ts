@@ -29,7 +29,6 @@ const instance = (fields: Partial<Instance> = {}): Instance => ({
 
 const endpoint = (id: string, fields: Partial<Endpoint> = {}): Endpoint => ({
   id,
-  state: 'create-complete',
   dnsName: `${id}.example`,
   vpcId: 'vpc-1',
   subnetId: 'subnet-9',
@@ -54,16 +53,7 @@ describe('the endpoint', () => {
     expect(chosen([farther, far])?.[0]).toBe('eice-a');
   });
 
-  it.each(['create-complete', 'update-in-progress', 'update-failed', 'update-complete'])(
-    'may be in state %s',
-    (state) => {
-      expect(chosen([endpoint('eice-a', { state })])).not.toBeNull();
-    },
-  );
-
   it.each<[string, Partial<Endpoint>]>([
-    ['that is being made', { state: 'create-in-progress' }],
-    ['that is being deleted', { state: 'delete-in-progress' }],
     ['of another VPC', { vpcId: 'vpc-2' }],
     ['without a DNS name', { dnsName: null }],
     ['for another kind of address', { ipAddressType: 'ipv6' }],
