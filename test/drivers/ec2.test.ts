@@ -406,6 +406,32 @@ describe('the tag of the org', () => {
 });
 
 describe('a way that has changed', () => {
+  it('lets the tunnel open, but nobody logs in before the reading has confirmed it', async () => {
+    let answer: (instance: null) => void = () => {};
+    let dials = 0;
+    const slow: Aws = {
+      ...rig.aws,
+      describeInstance: (...asked) => {
+        dials += 1;
+        return dials === 1
+          ? rig.aws.describeInstance(...asked)
+          : new Promise((resolve) => {
+              answer = resolve;
+            });
+      },
+    };
+    const driver = rig.driver({ aws: slow });
+    await open(driver);
+    const { opening, trace } = begin(driver);
+    await waitUntil('the host is known and the key is pushed', () =>
+      ['key_push', 'host_key'].every((step) => trace.steps.some(({ name, ok }) => name === step && ok)),
+    );
+    expect(trace.steps.some(({ name }) => name === 'login')).toBe(false);
+    answer(null);
+    expect(await refusal(opening)).toMatchObject({ code: 'host_unreachable', details: { failedStep: 'instance' } });
+    expect((await rig.counters()).instances[rig.instanceId(0)]).toMatchObject({ pushes: 2, logins: 1 });
+  });
+
   it('is taken anew when the address of the instance is another', async () => {
     let shown = 1;
     const moving: Aws = {
