@@ -219,6 +219,7 @@ describe('exec', () => {
     const answers = await Promise.all(
       Array.from({ length: 8 }, () => gateway.exec({ cmd: ['sleep', '0.3'] }, { workspace })),
     );
+    expect(answers.filter(({ status }) => status !== 200).map(({ body }) => body)).toEqual([]);
     expect(answers.every(({ frames }) => terminalOf(frames).exit_code === 0)).toBe(true);
     const counters = Object.values((await gateway.counters()).instances).filter(({ channels }) => channels === 8);
     expect(counters).toMatchObject([{ logins: 1, pushes: 1 }]);
@@ -229,6 +230,7 @@ describe('exec', () => {
     const answers = await Promise.all(
       Array.from({ length: 12 }, () => gateway.exec({ cmd: ['sleep', '0.3'] }, { workspace })),
     );
+    expect(answers.filter(({ status }) => status !== 200).map(({ body }) => body)).toEqual([]);
     expect(answers.every(({ frames }) => terminalOf(frames).exit_code === 0)).toBe(true);
     const counters = Object.values((await gateway.counters()).instances).filter(({ channels }) => channels === 12);
     expect(counters).toMatchObject([{ logins: 2 }]);
