@@ -7,7 +7,7 @@ import { SallyportError } from '../errors.ts';
 import { ANSWER_GRACE_MS, EXECS_PER_SESSION } from '../limits.ts';
 import { deferred } from '../sessions/deferred.ts';
 import type { Session, StartSpec } from '../sessions/session.ts';
-import { type Carrier, type Channel, ChannelRefused } from './channel.ts';
+import { type Carrier, type Channel, ChannelRefused, type Host } from './channel.ts';
 import { createControl } from './control.ts';
 import { type Program, startProgram } from './program.ts';
 
@@ -25,13 +25,18 @@ export function createChannelSession(carrier: Carrier): Session {
     capacity = Math.max(1, Math.min(capacity, fits - 1));
   };
 
-  const control = createControl(carrier, (error) => {
+  const open = async (signal: AbortSignal): Promise<Channel> => {
+    if (dead) throw new Error('the session is closed');
+    return await carrier.open(signal);
+  };
+
+  const control = createControl({ ...carrier, open }, (error) => {
     if (error instanceof ChannelRefused) learnCapacity(running);
   });
 
+  /** The channel may be opened while the row is being committed; a refused commit is told as it is. */
   const openFor = async (signal: AbortSignal, committed: Promise<unknown>): Promise<Channel> => {
-    if (dead) throw notSent(new Error('the session is closed'));
-    const opened = carrier.open(signal);
+    const opened = open(signal);
     opened.catch(() => undefined); // Thrown below, after `committed` has had its say.
     try {
       await committed;
@@ -42,7 +47,13 @@ export function createChannelSession(carrier: Carrier): Session {
       ); // Not opened: nothing to close.
       throw error;
     }
-    return await opened;
+    try {
+      return await opened;
+    } catch (error) {
+      if (error === signal.reason || error instanceof SallyportError) throw error;
+      if (error instanceof ChannelRefused) learnCapacity(running - 1);
+      throw notSent(error);
+    }
   };
 
   return {
@@ -67,9 +78,7 @@ export function createChannelSession(carrier: Carrier): Session {
         });
       } catch (error) {
         running -= 1;
-        if (error === signal.reason || error instanceof SallyportError) throw error;
-        if (error instanceof ChannelRefused) learnCapacity(running);
-        throw notSent(error);
+        throw error;
       }
     },
   };
@@ -97,7 +106,7 @@ function notSent(cause: unknown): SallyportError {
 async function startOrSweep(
   channel: Channel,
   spec: StartSpec,
-  { unsupported }: Carrier,
+  host: Host,
   { signal, sweep }: { signal: AbortSignal; sweep(): Promise<unknown> },
 ): Promise<Program> {
   if (signal.aborted) {
@@ -111,7 +120,7 @@ async function startOrSweep(
   };
   signal.addEventListener('abort', onAbort, { once: true });
   try {
-    return await Promise.race([startProgram(channel, spec, unsupported), silent.promise]);
+    return await Promise.race([startProgram(channel, spec, host), silent.promise]);
   } catch (error) {
     if (error !== signal.reason) throw error;
     channel.close();

@@ -4,7 +4,8 @@
  * It runs on the host from start to end, so a link cut in the middle does not stop the kill. What belongs to the exec:
  *  - every process of the session that sshd made for it. A session id is not given out again while one process of the
  *    session lives; only when the leader itself is there with another start time has the number been reused;
- *  - what carries EXEC_ID=<id> in its environment (a child that left the session with setsid);
+ *  - what carries EXEC_ID=<id> in its environment (a child that left the session with setsid): found as a whole word,
+ *    then as a whole entry;
  *  - descendants of those, as parentage stood before the first signal.
  * Each process is named by pid and start time, read again before every signal, so that no reused pid is hit. What may
  * not be signalled is tried with `sudo -n`. Printed at the end, a line per exec: `survivors <exec id>` and the pids left; or
@@ -60,7 +61,8 @@ mine() {
     set -- "$@" -e "EXEC_ID=$id"
     shift
   done
-  for file in $(grep -lsF "$@" /proc/[0-9]*/environ 2>/dev/null); do
+  for file in $(grep -lswF "$@" /proc/[0-9]*/environ 2>/dev/null); do
+    { tr '\\0' '\\n' <"$file" | grep -qxF "$@"; } 2>/dev/null || continue
     file=\${file#/proc/}; found="$found\${file%%/*} "
   done
   all= line=
