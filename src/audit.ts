@@ -83,7 +83,7 @@ export interface AuditLog {
   refused(facts: RefusalFacts): Promise<void>;
   /** Writes an `ok` row for a change. Rejects with `audit_unavailable`: the change must then not happen. */
   changed(facts: ChangeFacts): Promise<void>;
-  /** Resolves when every closed entry is durable, or the signal aborts. */
+  /** Resolves when every entry that was closed until now is durable, or the signal aborts. */
   flush(signal: AbortSignal): Promise<void>;
 }
 

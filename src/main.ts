@@ -32,6 +32,8 @@ async function demo(args: string[]): Promise<number> {
   if (!expectArgs('demo', args, ['--once'])) return 2;
   const once = args.includes('--once');
   const { config, log } = await settings({ SALLYPORT_LOG_LEVEL: 'warn', ...process.env });
+  // Said in the README; here it would stand between the welcome and the first frame.
+  process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= 'true';
   const { execOnce, startDemo, welcome } = await import('./demo.ts');
   const running = await startDemo(config, { log, env: process.env });
   if (once) {
@@ -128,7 +130,8 @@ async function main(argv: string[]): Promise<number> {
 }
 
 try {
-  process.exitCode = await main(process.argv.slice(2));
+  // Verbs have flushed what they wrote; a reader of ours that has stopped reading must not keep the process alive.
+  process.exit(await main(process.argv.slice(2)));
 } catch (error) {
   process.stderr.write(`sallyport: ${error instanceof Error ? error.message : String(error)}\n`);
   process.exitCode = 1;

@@ -12,7 +12,7 @@ import type { Logger } from 'pino';
 import { createVerifier, generateSigningKey, loadSigningKey, type SigningKey } from './access/token.ts';
 import type { Config } from './config.ts';
 import { type Database, openDatabase } from './db/database.ts';
-import { createAws } from './drivers/aws.ts';
+import { type Aws, createAws } from './drivers/aws.ts';
 import { createEc2Driver } from './drivers/ec2.ts';
 import { SallyportError } from './errors.ts';
 import { EndCause } from './exec/cause.ts';
@@ -44,7 +44,8 @@ export async function startGateway(config: Config, log: Logger): Promise<Gateway
     replica,
     log,
   });
-  const pool = createPool({ drivers: createDrivers(config, database, log) });
+  const aws = createAws({ log });
+  const pool = createPool({ drivers: createDrivers(config, { aws, database }) });
   const running = createRunningExecs();
   let draining = false;
 
@@ -68,6 +69,8 @@ export async function startGateway(config: Config, log: Logger): Promise<Gateway
   try {
     const server = await startServer(app, { host: config.host, port: config.port, tls: config.tls });
     log.info({ url: server.url, replica }, 'ready');
+    // The first dial should not pay for loading the SDK; what goes wrong with it is told there.
+    aws.preload().catch(() => undefined);
     const hasten = new AbortController();
     const stopAll = async (graceMs: number): Promise<void> => {
       draining = true;
@@ -75,6 +78,7 @@ export async function startGateway(config: Config, log: Logger): Promise<Gateway
       await server.close(1000);
       await database.audit.flush(AbortSignal.timeout(FLUSH_MAX_MS));
       pool.close();
+      aws.close();
       await database.close();
       log.info({}, 'stopped');
     };
@@ -97,9 +101,12 @@ export async function startGateway(config: Config, log: Logger): Promise<Gateway
   }
 }
 
-function createDrivers(config: Config, database: Database, log: Logger): ReadonlyMap<DriverName, Driver> {
+function createDrivers(
+  config: Config,
+  { aws, database }: { aws: Aws; database: Database },
+): ReadonlyMap<DriverName, Driver> {
   const ec2 = createEc2Driver({
-    aws: createAws({ log }),
+    aws,
     pins: database.pins,
     hostKeys: config.hostKeys,
     route: config.route,

@@ -1,16 +1,26 @@
-/** The ActivityReader port: pages of the audit log, and what runs now. */
+/**
+ * The ActivityReader port: pages of the audit log, and what runs now.
+ *
+ * A caller who has just read its terminal frame finds its finished row: reading waits for the closes that this process
+ * has under way, for a moment.
+ */
 import type { Selectable } from 'kysely';
-import type { ActivityFilter, ActivityReader, ActivityRow } from '../audit.ts';
+import type { ActivityFilter, ActivityReader, ActivityRow, AuditLog } from '../audit.ts';
 import type { AuditStatus } from '../outcome.ts';
 import { decodeCursor, encodeCursor, pageOf } from './cursor.ts';
 import type { ActivityTable } from './schema.ts';
 import type { Sql } from './sql.ts';
 import { storableText } from './storable.ts';
 
-export function createActivityReader({ kysely }: Sql): ActivityReader {
+/** Longer than a write takes, shorter than anybody minds. */
+const CLOSES_MAX_MS = 1_000;
+
+export function createActivityReader({ kysely }: Sql, closes: Pick<AuditLog, 'flush'>): ActivityReader {
+  const readOwnWrites = (): Promise<void> => closes.flush(AbortSignal.timeout(CLOSES_MAX_MS));
   return {
     /** By seq, not by time: a page ends at a row, and rows that come meanwhile are newer than every page. */
     async list(filter) {
+      await readOwnWrites();
       const rows = await kysely
         .selectFrom('activity_logs')
         .selectAll()
@@ -26,6 +36,7 @@ export function createActivityReader({ kysely }: Sql): ActivityReader {
     },
 
     async running(orgId, workspaceId) {
+      await readOwnWrites();
       const rows = await kysely
         .selectFrom('activity_logs')
         .select(['id', 'request_body', 'actor', 'created_at'])

@@ -66,7 +66,7 @@ function createDatabase(parts: { sql: Sql; replica: string; log: Log; stop(): Pr
   const auditLog = createAuditLog({ sql, replica, log });
   let closing: Promise<void> | null = null;
   return {
-    audit: { ...auditLog, ...createActivityReader(sql) },
+    audit: { ...auditLog, ...createActivityReader(sql, auditLog) },
     directory: createDirectory(sql),
     tokens: createTokenStore(sql),
     registry: createRegistry(sql),

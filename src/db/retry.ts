@@ -11,7 +11,7 @@ export interface RetriedWrites {
    * that does not wait for it need not handle that.
    */
   add(facts: object, write: () => Promise<void>): Promise<void>;
-  /** Resolves when nothing is under way, or the signal aborts. */
+  /** Resolves when nothing of what is under way now is left, or the signal aborts. */
   settled(signal: AbortSignal): Promise<void>;
   /** Gives up what is under way, and logs it. */
   close(): void;
@@ -52,10 +52,9 @@ export function createRetriedWrites(log: Log): RetriedWrites {
     },
 
     async settled(signal) {
+      if (pending.size === 0 || signal.aborted) return;
       const aborted = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
-      while (pending.size > 0 && !signal.aborted) {
-        await Promise.race([Promise.allSettled([...pending.keys()]), aborted]);
-      }
+      await Promise.race([Promise.allSettled([...pending.keys()]), aborted]);
     },
 
     close() {

@@ -121,11 +121,13 @@ function newInstance(index: number, nowMs: number): InstanceRecord {
   };
 }
 
+/** One ed25519 pair in 256 comes out of ssh2 without the zero byte that its public key begins with: thrown away. */
 export function newHostKey(kind: 'ed25519' | 'ecdsa'): HostKey {
   const pair =
     kind === 'ecdsa'
       ? ssh2.utils.generateKeyPairSync('ecdsa', { bits: 256 })
       : ssh2.utils.generateKeyPairSync('ed25519');
+  if (ssh2.utils.parseKey(pair.public) instanceof Error) return newHostKey(kind);
   const [type = '', base64 = ''] = pair.public.split(' ');
   return { type, privateKey: pair.private, publicKey: `${type} ${base64}` };
 }
