@@ -149,7 +149,10 @@ export function startingContract(rig: Rig): void {
 
     test('neither values nor stdin appear in any command line of the host', async () => {
       const canary = randomUUID();
-      const program = await rig.start(['cat'], { env: { SECRET: canary }, stdin: Buffer.alloc(900_000, canary) });
+      const program = await rig.start(['/bin/sh', '-c', 'cat >/dev/null; exec sleep 600'], {
+        env: { SECRET: canary },
+        stdin: Buffer.alloc(900_000, canary),
+      });
       // The pid is told just before the shell becomes the program.
       await waitUntil('the program has its environment', () => environmentOf(program.pid).includes(`SECRET=${canary}`));
       expect(processTable().filter(({ args }) => args.some((arg) => arg.includes(canary)))).toEqual([]);
