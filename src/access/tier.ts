@@ -2,12 +2,17 @@
 import { SallyportError } from '../errors.ts';
 import { EXEC_TIER, type Workspace } from '../workspace.ts';
 
+/** Whether anything may log in to the host. The one place that decides. */
+export function mayLogIn(workspace: Workspace): boolean {
+  return workspace.tier >= EXEC_TIER;
+}
+
 /**
- * Throws `exec_tier_forbidden` below EXEC_TIER. The one place that decides, for everything that logs in to a host.
+ * Throws `exec_tier_forbidden` below EXEC_TIER, for everything that logs in to a host.
  * `what` begins the message: `exec`, `the terminal`, …
  */
 export function requireTier(workspace: Workspace, what: string): void {
-  if (workspace.tier >= EXEC_TIER) return;
+  if (mayLogIn(workspace)) return;
   throw new SallyportError(
     'exec_tier_forbidden',
     `${what} needs a workspace of tier ${EXEC_TIER} or higher, this one has tier ${workspace.tier}`,

@@ -26,6 +26,8 @@ export interface Instance {
   id: string;
   /** `pending`, `running`, `shutting-down`, `terminated`, `stopping`, `stopped`. */
   state: string;
+  /** Why it went into that state, in AWS's words. */
+  stateReason: string | null;
   privateIp: string | null;
   publicIp: string | null;
   ipv6: string | null;
@@ -35,6 +37,7 @@ export interface Instance {
   launchedAt: Date | null;
   instanceType: string | null;
   imageId: string | null;
+  securityGroupIds: readonly string[];
   /** Without the metadata service no pushed key can reach sshd. */
   metadataEnabled: boolean;
   tags: ReadonlyMap<string, string>;
@@ -314,6 +317,7 @@ function readInstance(raw: RawInstance): Instance {
   return {
     id: raw.InstanceId ?? '',
     state: raw.State?.Name ?? 'unknown',
+    stateReason: raw.StateTransitionReason || null,
     privateIp: raw.PrivateIpAddress ?? null,
     publicIp: raw.PublicIpAddress ?? null,
     ipv6: raw.Ipv6Address ?? null,
@@ -323,6 +327,7 @@ function readInstance(raw: RawInstance): Instance {
     launchedAt: raw.LaunchTime ?? null,
     instanceType: raw.InstanceType ?? null,
     imageId: raw.ImageId ?? null,
+    securityGroupIds: (raw.SecurityGroups ?? []).map((group) => group.GroupId ?? ''),
     metadataEnabled: raw.MetadataOptions?.HttpEndpoint !== 'disabled',
     tags: new Map((raw.Tags ?? []).map((tag) => [tag.Key ?? '', tag.Value ?? ''])),
   };

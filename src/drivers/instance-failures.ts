@@ -16,8 +16,8 @@ export interface Host {
 /** "Unable to connect to target" means "not yet" for so long after launch. */
 const BOOT_MS = 5 * 60_000;
 
-/** The instance, when it is there, is the org's and runs. */
-export function requireUsable(instance: Instance | null, host: Host, orgTag: string | null): Instance {
+/** The instance, when it is there and the org's. */
+export function requireOwn(instance: Instance | null, host: Host, orgTag: string | null): Instance {
   if (instance === null) {
     throw new SallyportError('host_unreachable', `there is no instance ${host.instanceId} in ${host.region}`, {
       failedStep: 'instance',
@@ -31,6 +31,12 @@ export function requireUsable(instance: Instance | null, host: Host, orgTag: str
       remedy: 'tag the instance with its org, or correct the instance id of the workspace',
     });
   }
+  return instance;
+}
+
+/** The instance, when it is there, is the org's and runs. */
+export function requireUsable(seen: Instance | null, host: Host, orgTag: string | null): Instance {
+  const instance = requireOwn(seen, host, orgTag);
   if (instance.state === 'running') return instance;
   const starting = instance.state === 'pending';
   throw new SallyportError('instance_not_running', `instance ${instance.id} is ${instance.state}, not running`, {

@@ -3,6 +3,7 @@
  *
  * It knows nothing of AWS. The steps `banner`, `host_key` and `login` are written into the opening's trace; the key may
  * still be on its way to the host while the key exchange runs, only authentication waits for it (`beforeAuth`).
+ * `host_key` ends when the host has signed with its key, not already when it has shown one.
  */
 import type { Duplex } from 'node:stream';
 import { Client, type ConnectConfig, type ServerHostKeyAlgorithm } from 'ssh2';
@@ -21,8 +22,11 @@ export interface SshLogin {
   username: string;
   /** OpenSSH PEM, in memory only. */
   privateKey: string;
-  /** Authentication waits for this (the key push); its rejection rejects the opening. */
-  beforeAuth: Promise<void>;
+  /**
+   * Called once, when the host has proved its key. Authentication waits for it (the key push); its rejection rejects the
+   * opening, before anything of the login was sent.
+   */
+  beforeAuth(): Promise<void>;
   /** Only these host key types are offered, e.g. `ssh-ed25519`, `ssh-rsa`; null: every type we accept. */
   hostKeyTypes: readonly string[] | null;
   /** Gets the host key as SSH wire bytes; resolves null to accept it, or the error to refuse with. */
@@ -69,6 +73,7 @@ export async function openSshSession(login: SshLogin, opening: Opening): Promise
       closed,
       close: () => client.end(),
       unsupported,
+      isOwnSession: () => true, // sshd makes one for each channel.
     });
   } catch (error) {
     client.destroy();
@@ -85,13 +90,14 @@ async function connect(client: Client, login: SshLogin, { signal, trace }: Openi
     signal.addEventListener('abort', onAbort, { once: true });
     client.on('error', (error) => reject(refusal ?? explain(step, error)));
     client.on('close', () => reject(refusal ?? explain(step, new Error('the connection was closed'))));
-    login.beforeAuth.catch(reject);
     if (signal.aborted) onAbort();
   });
   failed.catch(() => undefined); // Whoever waits for a step below sees it; after `ready` nobody has to.
 
   const bannerSeen = new Promise<void>((resolve) => login.transport.once('data', () => resolve()));
   const hostKeySeen = deferred();
+  client.once('handshake', () => hostKeySeen.resolve());
+  const mayLogIn = deferred();
   const ready = new Promise<void>((resolve) => client.once('ready', resolve));
   client.connect({
     sock: login.transport,
@@ -105,7 +111,6 @@ async function connect(client: Client, login: SshLogin, { signal, trace }: Openi
       login.verifyHostKey(wireKey).then(
         (error) => {
           refusal = error;
-          if (error === null) hostKeySeen.resolve();
           verify(error === null);
         },
         (error: unknown) => {
@@ -114,27 +119,28 @@ async function connect(client: Client, login: SshLogin, { signal, trace }: Openi
         },
       );
     },
-    authHandler: publicKeyOnce(login),
+    authHandler: publicKeyOnce(login, mayLogIn.promise),
   } as ConnectConfig);
 
   await trace.step('banner', undefined, () => Promise.race([bannerSeen, failed]));
   step = 'host_key';
   await trace.step('host_key', undefined, () => Promise.race([hostKeySeen.promise, failed]));
-  await Promise.race([login.beforeAuth, failed]);
+  await Promise.race([login.beforeAuth(), failed]);
   step = 'login';
+  mayLogIn.resolve();
   await trace.step('login', `user ${login.username}`, () => Promise.race([ready, failed]));
 }
 
 /** Our key, once, as soon as the host has it; no `none`, no agent: sshd counts and delays every attempt. */
-function publicKeyOnce(login: SshLogin): (left: unknown, partial: unknown, next: (method: unknown) => void) => void {
+function publicKeyOnce(
+  login: SshLogin,
+  mayLogIn: Promise<void>,
+): (left: unknown, partial: unknown, next: (method: unknown) => void) => void {
   let tried = false;
   return (_left, _partial, next) => {
     if (tried) return next(false);
     tried = true;
-    login.beforeAuth.then(
-      () => next({ type: 'publickey', username: login.username, key: login.privateKey }),
-      () => next(false), // The opening has been rejected with this error already.
-    );
+    void mayLogIn.then(() => next({ type: 'publickey', username: login.username, key: login.privateKey }));
   };
 }
 

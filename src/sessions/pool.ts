@@ -6,9 +6,9 @@
 import { SallyportError } from '../errors.ts';
 import { SESSION_HOLD_MIN_MS, SESSION_IDLE_MS, SESSION_MAX_AGE_MS, TUNNELS_PER_ENDPOINT } from '../limits.ts';
 import type { DriverName, Workspace } from '../workspace.ts';
-import { createBudget } from './budget.ts';
+import { createBudget, noPlace } from './budget.ts';
 import { Host } from './host.ts';
-import type { Driver, Session } from './session.ts';
+import type { Driver, Opening, ProbeEnd, Session } from './session.ts';
 
 export interface Lease {
   readonly session: Session;
@@ -24,6 +24,11 @@ export interface Pool {
    * or after `timeoutMs` with the error that was being retried, else `connect_timeout` naming the step that hung.
    */
   lease(workspace: Workspace, wait: { signal: AbortSignal; timeoutMs: number }): Promise<Lease>;
+  /**
+   * A connection of its own for a diagnosis: shares no session with execs, but takes its place in the same budget. See
+   * Driver.probe; the caller closes the session.
+   */
+  probe(workspace: Workspace, opening: Omit<Opening, 'reserve'>, until: ProbeEnd): Promise<Session | null>;
   readonly closed: boolean;
   /** Closes every session at once, gives up every opening, refuses new leases. */
   close(): void;
@@ -39,7 +44,7 @@ export function createPool(deps: {
 }): Pool {
   const { drivers, tunnelsMax = TUNNELS_PER_ENDPOINT, idleMs = SESSION_IDLE_MS, maxAgeMs = SESSION_MAX_AGE_MS } = deps;
   const hosts = new Map<string, Host>();
-  let closed = false;
+  const closing = new AbortController();
 
   /** One place is asked back for each who waits, again and again until nobody waits. */
   const pressing = new Set<string>();
@@ -61,10 +66,15 @@ export function createPool(deps: {
   };
   const budget = createBudget({ limit: tunnelsMax, pressed });
 
-  const hostOf = (workspace: Workspace): Host => {
-    if (closed) throw new SallyportError('draining', 'the gateway is stopping', { retryable: true, retryAfterS: 5 });
+  const driverOf = (workspace: Workspace): Driver => {
+    closing.signal.throwIfAborted();
     const driver = drivers.get(workspace.target.driver);
     if (driver === undefined) throw notEnabled(workspace.target.driver);
+    return driver;
+  };
+
+  const hostOf = (workspace: Workspace): Host => {
+    const driver = driverOf(workspace);
     const key = `${driver.name} ${driver.key(workspace)}`;
     let host = hosts.get(key);
     if (host === undefined) {
@@ -84,11 +94,29 @@ export function createPool(deps: {
   return {
     leaseOpen: (workspace) => hostOf(workspace).leaseOpen(),
     lease: async (workspace, wait) => hostOf(workspace).lease(workspace, wait),
+    async probe(workspace, { trace, ...opening }, until) {
+      const driver = driverOf(workspace);
+      const signal = AbortSignal.any([opening.signal, closing.signal]);
+      let giveBack = (): void => undefined;
+      const reserve = async (resource: string): Promise<void> => {
+        trace.retried = noPlace(resource, tunnelsMax, budget.expectedWaitS(resource));
+        giveBack = await budget.reserve({ resource, orgId: workspace.orgId, additional: true }, signal);
+        trace.retried = null;
+      };
+      let session: Session | null = null;
+      try {
+        session = await driver.probe(workspace, { signal, trace, reserve }, until);
+        return session;
+      } finally {
+        if (session === null) giveBack();
+        else void session.closed.then(giveBack);
+      }
+    },
     get closed() {
-      return closed;
+      return closing.signal.aborted;
     },
     close() {
-      closed = true;
+      closing.abort(new SallyportError('draining', 'the gateway is stopping', { retryable: true, retryAfterS: 5 }));
       for (const host of [...hosts.values()]) host.close();
     },
     stats() {

@@ -16,6 +16,36 @@ export interface Driver {
    * Aborting `signal` rejects with its reason and leaves nothing open. The caller closes the session.
    */
   open(workspace: Workspace, opening: Opening): Promise<Session>;
+  /**
+   * The same way for a diagnosis: nothing from memory, one step after the other, so that the trace shows each by itself.
+   * `host_key`: ends when the host has proved its key, before anything is pushed or logs in; resolves null, with nothing
+   * left open. `login`: resolves with a session that the caller closes. Rejects as `open` does.
+   */
+  probe(workspace: Workspace, opening: Opening, until: ProbeEnd): Promise<Session | null>;
+  /** What can be learned without a login. Rejects with a SallyportError, or with the signal's reason. */
+  inspect(workspace: Workspace, signal: AbortSignal): Promise<HostFacts>;
+  /** The serial console. Rejects as `inspect` does; `invalid_request` where this kind of host has none. */
+  readConsole(workspace: Workspace, signal: AbortSignal): Promise<ConsoleLog>;
+}
+
+export type ProbeEnd = 'host_key' | 'login';
+
+export interface HostFacts {
+  /** What the platform says of the host, as it is shown; null: it knows of none. */
+  instance: Readonly<Record<string, unknown>> | null;
+  /** The platform's own checks. */
+  health: Health;
+  /** Its clock minus ours; 0 where nobody can say. */
+  clockOffsetMs: number;
+}
+
+/** `ok` null: there are no such checks, they have not ended, or could not be read; `detail` says which. */
+export type Health = { ok: boolean | null; detail: string; durationMs: number | null };
+
+export interface ConsoleLog {
+  instanceId: string;
+  /** Raw bytes, at most the last 64 KiB; null: nothing was posted. */
+  output: Buffer | null;
 }
 
 export interface Opening {

@@ -153,6 +153,8 @@ describe('what is asked and read', () => {
       launchedAt: new Date('2025-01-06T15:27:00Z'),
       instanceType: 't4g.small',
       imageId: 'ami-1',
+      stateReason: null,
+      securityGroupIds: [],
       metadataEnabled: false,
       tags: new Map([['Org', 'org-a']]),
     });

@@ -22,6 +22,8 @@ const instance = (fields: Partial<Instance> = {}): Instance => ({
   launchedAt: null,
   instanceType: null,
   imageId: null,
+  stateReason: null,
+  securityGroupIds: [],
   metadataEnabled: true,
   tags: new Map(),
   ...fields,

@@ -15,10 +15,18 @@ const workspace: Workspace = {
   target: { driver: 'ssh', host: 'h', port: 22, osUser: 'u' },
 };
 
+/** The part of a driver that the pool's sessions have nothing to do with. */
+const unasked = {
+  probe: () => Promise.reject(new Error('not used here')),
+  inspect: () => Promise.reject(new Error('not used here')),
+  readConsole: () => Promise.reject(new Error('not used here')),
+};
+
 /** A driver whose openings the test settles by hand. */
 function handDriver() {
   const openings: { call: Opening; succeed(session?: FakeSession): FakeSession; fail(error: Error): void }[] = [];
   const driver: Driver = {
+    ...unasked,
     name: 'ssh',
     key: (who) => (who.target.driver === 'ssh' ? who.target.host : ''),
     open(_workspace, call) {
@@ -269,6 +277,7 @@ describe('pool', () => {
       let open = 0;
       let peak = 0;
       const driver: Driver = {
+        ...unasked,
         name: 'ssh',
         key: (who) => (who.target.driver === 'ssh' ? who.target.host : ''),
         async open(_workspace, { reserve }) {

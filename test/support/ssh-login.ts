@@ -18,7 +18,7 @@ export async function logIn({ port, username, privateKey }: Login): Promise<Sess
     transport,
     username,
     privateKey,
-    beforeAuth: Promise.resolve(),
+    beforeAuth: async () => {},
     hostKeyTypes: null,
     verifyHostKey: async () => null,
   };
