@@ -14,10 +14,14 @@ import { randomBytes } from 'node:crypto';
 import type { StartSpec } from '../sessions/session.ts';
 import { quote, quoteInLine } from './shell-quote.ts';
 
-export const BOOTSTRAP = `exec /bin/sh -c 'IFS= read -r sallyport;eval "$sallyport"'`;
+/** For a POSIX sh: read the preamble, become it. */
+export const READ_PREAMBLE = 'IFS= read -r sallyport;eval "$sallyport"';
+
+/** For a login shell of any kind. */
+export const BOOTSTRAP = `exec /bin/sh -c '${READ_PREAMBLE}'`;
 
 /** Where a token with command rules looks programs up. */
-const FIXED_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+export const FIXED_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 /**
  * Linux never limits arguments and environment together below 128 KiB, and one string to 128 KiB; the login environment

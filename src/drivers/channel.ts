@@ -42,7 +42,15 @@ export interface Carrier {
   close(): void;
   /** `shell_unsupported` in the words of this kind of host; `what` it did instead of running the command. */
   unsupported(what: string): SallyportError;
+  /**
+   * Whether session `sid` was made for the program with this pid and holds nothing else: only such a one is killed as a
+   * whole. Where not, a program's own are found by EXEC_ID and parentage alone.
+   */
+  isOwnSession(sid: number, pid: number): boolean;
 }
+
+/** What running a program on one of its channels needs of a carrier. */
+export type Host = Pick<Carrier, 'unsupported' | 'isOwnSession'>;
 
 /** The host refused to open a channel; the connection is fine. */
 export class ChannelRefused extends Error {

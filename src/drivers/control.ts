@@ -6,7 +6,7 @@
  */
 import { KILL_BUDGET_MS } from '../limits.ts';
 import type { ProcessMarker, Survivors } from '../sessions/session.ts';
-import type { Carrier } from './channel.ts';
+import type { Carrier, Host } from './channel.ts';
 import { runKillScript } from './program.ts';
 
 export type ControlMode = 'kill' | 'look';
@@ -23,10 +23,7 @@ interface Request {
 const CHANNELS = 2;
 
 /** `failed`: told why no channel could be had. */
-export function createControl(
-  { open, unsupported }: Pick<Carrier, 'open' | 'unsupported'>,
-  failed: (error: unknown) => void,
-): Control {
+export function createControl(host: Host & Pick<Carrier, 'open'>, failed: (error: unknown) => void): Control {
   const asked: Record<ControlMode, Request[]> = { kill: [], look: [] };
   let busy = 0;
 
@@ -47,7 +44,7 @@ export function createControl(
     let survivors = new Map<string, Survivors>();
     try {
       const markers = requests.map(({ marker }) => marker);
-      survivors = await runKillScript(await open(signal), mode, { markers, signal, unsupported });
+      survivors = await runKillScript(await host.open(signal), mode, { markers, signal, host });
     } catch (error) {
       failed(error); // Without a channel nobody could look.
     }

@@ -8,7 +8,7 @@ import { deferred } from '../sessions/deferred.ts';
 import { createOutputQueue } from '../sessions/output-queue.ts';
 import type { Exit, Process, ProcessMarker, Survivors } from '../sessions/session.ts';
 import { type Answer, type BootstrapSpec, parseAnswer, refusalText, writePreamble } from './bootstrap.ts';
-import type { Carrier, Channel } from './channel.ts';
+import type { Channel, Host } from './channel.ts';
 import { KILL_SCRIPT, readSurvivors } from './kill-script.ts';
 
 /** An answer line is a nonce and a line of /proc/pid/stat; more than this is noise of another kind. */
@@ -22,9 +22,6 @@ export interface Program extends Omit<Process, 'kill' | 'look'> {
   readonly ended: Promise<void>;
 }
 
-/** What a host does instead of running a command, as a `shell_unsupported` in its own words. */
-type Unsupported = Carrier['unsupported'];
-
 /**
  * Runs `spec` on an open channel. Resolves when the host has answered with the pid; rejects `shell_unsupported`,
  * `start_failed` or `connection_lost`. The channel is closed on rejection and on `release`.
@@ -32,7 +29,7 @@ type Unsupported = Carrier['unsupported'];
 export function startProgram(
   channel: Channel,
   spec: BootstrapSpec & { stdin: Buffer | null },
-  unsupported: Unsupported,
+  { unsupported, isOwnSession }: Host,
 ): Promise<Program> {
   const { line, nonce } = writePreamble(spec);
   const output = createOutputQueue((bytes) => channel.grant(bytes));
@@ -46,8 +43,8 @@ export function startProgram(
   return new Promise((resolve, reject) => {
     const fail = (error: SallyportError): void => {
       if (started) return;
-      channel.close();
       reject(error);
+      channel.close();
     };
     const onAnswer = (text: string): void => {
       const answer = parseAnswer(text);
@@ -59,8 +56,10 @@ export function startProgram(
         resolve(describe(answer));
       }
     };
+    const ownSession = ({ pid, stat }: Answer & { kind: 'ok' }): ProcessMarker['session'] =>
+      stat !== null && isOwnSession(stat.sid, pid) ? stat : null;
     const describe = (answer: Answer & { kind: 'ok' }): Program => {
-      const marker: ProcessMarker = { execId: spec.execId ?? '', session: answer.stat };
+      const marker: ProcessMarker = { execId: spec.execId ?? '', session: ownSession(answer) };
       return {
         pid: answer.pid,
         marker,
@@ -151,11 +150,7 @@ function createAnswerScanner(nonce: string): { push(bytes: Buffer): Scanned } {
 export async function runKillScript(
   channel: Channel,
   mode: 'kill' | 'look',
-  {
-    markers,
-    signal,
-    unsupported,
-  }: { markers: readonly ProcessMarker[]; signal: AbortSignal; unsupported: Unsupported },
+  { markers, signal, host }: { markers: readonly ProcessMarker[]; signal: AbortSignal; host: Host },
 ): Promise<Map<string, Survivors>> {
   const onAbort = (): void => channel.close();
   signal.addEventListener('abort', onAbort, { once: true });
@@ -168,7 +163,7 @@ export async function runKillScript(
       fixedPath: false,
       stdin: Buffer.from(KILL_SCRIPT),
     } as const;
-    const script = await startProgram(channel, spec, unsupported);
+    const script = await startProgram(channel, spec, host);
     let text = '';
     for await (const chunk of script.output) if (chunk.stream === 'stdout') text += chunk.bytes.toString('latin1');
     return new Map(markers.map(({ execId }) => [execId, readSurvivors(text, execId)]));
