@@ -13,6 +13,7 @@ import { Counters } from './counters.ts';
 import { Endpoint } from './endpoint.ts';
 import { Faults } from './faults.ts';
 import { Instance } from './instance.ts';
+import { startKeeper } from './keeper.ts';
 import type { LabContext, Log } from './lab-context.ts';
 import { Pipes } from './pipes.ts';
 import { ProgramSessions } from './processes.ts';
@@ -91,6 +92,8 @@ export async function startLab(options: LabOptions): Promise<Lab> {
   const server = newServer(context, { endpoint, instances });
   const stopping = new Stopping();
   try {
+    const keeper = startKeeper(homesDir);
+    stopping.add(() => keeper.stop());
     stopping.add(() => sessions.endAll());
     for (const instance of instances) stopping.add(() => instance.stop());
     stopping.add(() => pipes.close());
