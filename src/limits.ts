@@ -45,6 +45,31 @@ export const JOIN_BELOW_BYTES = 8 * 1024;
  */
 export const OUTPUT_BUFFER_MAX_BYTES = 1024 * 1024;
 
+/** A client that takes longer for its headers (and the TLS handshake before), or for the whole request with its body, is cut off. */
+export const HEADERS_MAX_MS = 10_000;
+export const REQUEST_MAX_MS = 60_000;
+export const HEADERS_MAX_BYTES = 16 * 1024;
+/** Longer than the 60 s after which common load balancers drop an idle connection, so that they are the first to close. */
+export const KEEP_ALIVE_MS = 65_000;
+/** An answer is complete: a client that takes no byte of it for this long is cut off. */
+export const ANSWER_STALL_MAX_MS = 30_000;
+/** After the answer to what was no request, the connection is closed, whatever the client does. */
+export const FAREWELL_MAX_MS = 2_000;
+/**
+ * Connections at once; further ones are closed as they come. Twice the execs that a gateway runs by default; with the
+ * tunnels and the database below 10,000 file descriptors.
+ */
+export const CONNECTIONS_MAX = 8_192;
+/** Execs of one token at once: half of what its org has by default, so that one script leaves room for the others. */
+export const EXECS_PER_TOKEN_MAX = 512;
+/**
+ * Wrong credentials from one address in a minute, until new ones from there are not looked at. Ten a second: far above
+ * what a misconfigured client sends, and nothing against a key of 256 bits.
+ */
+export const GUESSES_PER_MIN = 600;
+/** Addresses of which guesses are counted at once; the oldest is forgotten first. About 2 MB. */
+export const GUESS_ADDRESSES_MAX = 10_000;
+
 /** OpenSSH MaxSessions is 10 per connection: 8 execs, one channel for control, one spare. */
 export const EXECS_PER_SESSION = 8;
 /** An unused connection is closed after this. */

@@ -1,22 +1,53 @@
-/** The log: one JSON line per event on standard error, so that standard output stays a verb's own. Secrets are cut out by name. */
-import { type Logger, pino } from 'pino';
+/**
+ * The log: one JSON line per event on standard error, so that standard output stays a verb's own.
+ *
+ * Callers log chosen facts, never requests. This file is the second lock: fields with the names of secrets are cut out,
+ * of an error only name, code, message, stack and cause are written, masked by the rules of audit rows, and no character
+ * that a terminal acts on leaves as itself.
+ */
+import { type DestinationStream, type Logger, pino } from 'pino';
+import { maskText } from './access/mask.ts';
 
-export function createLog(level: string): Logger {
+const SECRET_NAMES = ['authorization', 'token', 'password', 'secret', 'cookie', 'stdin', 'env', 'body', 'headers'];
+const CAUSES_MAX = 5;
+
+export function createLog(level: string, destination: DestinationStream = standardError()): Logger {
   return pino(
     {
       level,
-      redact: {
-        paths: [
-          'authorization',
-          '*.authorization',
-          'token',
-          '*.token',
-          'headers.authorization',
-          'req.headers.authorization',
-        ],
-        censor: '[cut out]',
-      },
+      redact: { paths: SECRET_NAMES.flatMap((name) => [name, `*.${name}`]), censor: '[cut out]' },
+      serializers: { err: (error: unknown) => showError(error) },
+      hooks: { streamWrite: neutralise },
     },
-    pino.destination({ fd: 2, sync: false }),
+    destination,
+  );
+}
+
+function standardError(): DestinationStream {
+  return pino.destination({ fd: 2, sync: false });
+}
+
+/** Errors of libraries carry queries, headers and whole requests in members of their own: those stay behind. */
+function showError(error: unknown, depth = 0): unknown {
+  if (!(error instanceof Error)) return typeof error === 'string' ? maskText(error) : `a thrown ${typeof error}`;
+  const { name, message, stack, cause } = error;
+  const code = 'code' in error ? error.code : undefined;
+  return {
+    type: name,
+    code: typeof code === 'string' || typeof code === 'number' ? code : undefined,
+    message: maskText(message),
+    stack: stack === undefined ? undefined : maskText(stack),
+    cause: cause === undefined || depth === CAUSES_MAX ? undefined : showError(cause, depth + 1),
+  };
+}
+
+/**
+ * JSON escapes only what is below U+0020. Above it are DEL, the C1 controls (U+009B begins a sequence like ESC [), line
+ * separators and marks that turn the direction of text. They can stand only within strings, so the line stays JSON.
+ */
+function neutralise(line: string): string {
+  return line.replace(
+    /[\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
   );
 }

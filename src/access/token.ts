@@ -14,7 +14,9 @@ import {
   generateKeyPairSync,
   hash,
   type KeyObject,
+  sign,
   timingSafeEqual,
+  verify as verifySignature,
 } from 'node:crypto';
 import { calculateJwkThumbprint, exportJWK, jwtVerify, SignJWT } from 'jose';
 import { z } from 'zod';
@@ -54,6 +56,12 @@ export interface TokenClaims {
   /** Seconds since 1970, as `expiresAt`. */
   issuedAt: number;
   expiresAt: number;
+}
+
+/** Whether what the key signs can be verified with it. About 0.2 ms. */
+export function canSign({ privateKey, publicKey }: SigningKey): boolean {
+  const text = Buffer.from('ready?');
+  return verifySignature(null, text, publicKey, sign(null, text, privateKey));
 }
 
 /** A new Ed25519 key as PKCS#8 PEM, to be stored. */
@@ -135,6 +143,8 @@ export function unauthenticated(cause?: unknown): SallyportError {
 export interface Verifier {
   /** Rejects with `unauthenticated`, whatever the reason. Callers are shared between requests: read them only. */
   verify(bearer: string): Promise<Caller>;
+  /** Whether it was verified before; cheap, and says nothing of its life. The admin token is always remembered. */
+  remembers(bearer: string): boolean;
 }
 
 /** `now` in milliseconds since 1970. */
@@ -165,7 +175,13 @@ export function createVerifier(options: { key: SigningKey; adminToken: string | 
     remembered.set(memoryKey, caller);
   }
 
-  return { verify };
+  function remembers(bearer: string): boolean {
+    const digest = sha256(bearer);
+    if (adminDigest !== null && timingSafeEqual(digest, adminDigest)) return true;
+    return remembered.has(digest.toString('base64'));
+  }
+
+  return { verify, remembers };
 }
 
 function sha256(text: string): Buffer {

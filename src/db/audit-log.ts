@@ -49,6 +49,8 @@ where id = any($1::uuid[]) and status = 'running'
 returning id`;
 
 export interface ClosableAuditLog extends AuditLog {
+  /** Rows that are not durable yet. */
+  pending(): number;
   /** Nothing is retried any more; logs the refusals that got no row. */
   end(): void;
 }
@@ -117,6 +119,8 @@ export function createAuditLog(options: { sql: Sql; replica: string; log: Log })
     },
 
     flush: (signal) => writes.settled(signal),
+
+    pending: () => writes.pending(),
 
     end() {
       writes.close();

@@ -24,6 +24,8 @@ export interface Database {
   tokens: TokenStore;
   registry: Registry;
   pins: PinStore;
+  /** Audit rows that are not durable yet. */
+  auditPending(): number;
   /** Rejects with the reason when the database cannot answer now, or with the signal's when it aborts first. */
   ping(signal: AbortSignal): Promise<void>;
   /** Flushes nothing (see `audit.flush`); ends the pool and, when embedded, the server. Safe to call twice. */
@@ -71,6 +73,7 @@ function createDatabase(parts: { sql: Sql; replica: string; log: Log; stop(): Pr
     tokens: createTokenStore(sql),
     registry: createRegistry(sql),
     pins: createPinStore(sql),
+    auditPending: () => auditLog.pending(),
     ping: (signal) => ping(sql, signal),
     close() {
       auditLog.end();

@@ -11,6 +11,8 @@ export interface RetriedWrites {
    * that does not wait for it need not handle that.
    */
   add(facts: object, write: () => Promise<void>): Promise<void>;
+  /** How many are under way. */
+  pending(): number;
   /** Resolves when nothing of what is under way now is left, or the signal aborts. */
   settled(signal: AbortSignal): Promise<void>;
   /** Gives up what is under way, and logs it. */
@@ -50,6 +52,8 @@ export function createRetriedWrites(log: Log): RetriedWrites {
       );
       return written;
     },
+
+    pending: () => pending.size,
 
     async settled(signal) {
       if (pending.size === 0 || signal.aborted) return;

@@ -6,7 +6,9 @@
  */
 import type { Response } from 'express';
 import type { Caller, CommandRule } from '../access/access.ts';
+import type { ErrorCode } from '../errors.ts';
 import type { Command } from '../exec/command.ts';
+import type { Outcome } from '../outcome.ts';
 import type { Workspace } from '../workspace.ts';
 
 export interface Call {
@@ -26,6 +28,11 @@ export interface Call {
   /** The rule that allowed the command; null: the caller has no rules. */
   rule: CommandRule | null;
   execId: string | null;
+  /** How it ended, for the log: the code of the problem, also one in a terminal frame, and the outcome of an exec. */
+  code: ErrorCode | null;
+  outcome: Outcome | null;
+  /** Of a refusal that has no audit row, above all of strangers: why, which only the log may say, and their address. */
+  unrecorded: { reason: string; ip: string | undefined } | null;
 }
 
 export function newCall(requestId: string): Call {
@@ -41,6 +48,9 @@ export function newCall(requestId: string): Call {
     command: null,
     rule: null,
     execId: null,
+    code: null,
+    outcome: null,
+    unrecorded: null,
   };
 }
 

@@ -5,6 +5,7 @@ import type { SigningKey, Verifier } from '../access/token.ts';
 import type { ActivityReader, AuditLog } from '../audit.ts';
 import type { RunExec } from '../exec/exec.ts';
 import type { RunningExecs } from '../exec/running.ts';
+import type { Metrics } from './metrics.ts';
 
 export interface HttpDeps {
   verifier: Verifier;
@@ -21,12 +22,17 @@ export interface HttpDeps {
     maxExecsWorkspace: number;
     maxExecsOrg: number;
     maxExecsGateway: number;
+    /** Requests per minute and credential; 0: no limit. */
+    ratePerMin: number;
   };
   /** Set: this process serves one org only. */
   processOrgId: string | null;
-  /** Express' own setting: whose `X-Forwarded-For` is believed. Used for log lines only. */
+  /** Express' own setting: whose `X-Forwarded-For` is believed. Used for log lines and the limit on guesses. */
   trustProxy: string | boolean | null;
   ready(): Promise<{ ok: boolean; reasons: string[] }>;
   draining(): boolean;
+  metrics: Metrics;
+  /** Whether metrics are served here, beside everything else. */
+  servesMetrics: boolean;
   log: Logger;
 }

@@ -65,6 +65,10 @@ export function createExecRoute(deps: HttpDeps, heartbeatMs: number): RequestHan
         onSettled: ended,
       });
       for await (const event of events) {
+        if (event.kind === 'end') {
+          call.outcome = event.outcome;
+          call.code = event.error?.code ?? null;
+        }
         const wait = reply.take(event);
         if (wait !== null) await wait;
       }

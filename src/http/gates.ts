@@ -4,20 +4,22 @@
  * A gate that says no throws; refusal.ts turns that into the answer and the audit row. The order stands in router.ts.
  */
 import type { Request, RequestHandler, Response } from 'express';
-import type { Scope } from '../access/access.ts';
+import type { Caller, Scope } from '../access/access.ts';
 import { requireAllowed } from '../access/command-rule.ts';
 import { guardOrg, mayLookAt, mayScope, notFound } from '../access/tenant.ts';
 import { requireInstance, requireTier } from '../access/tier.ts';
 import { unauthenticated } from '../access/token.ts';
 import { SallyportError } from '../errors.ts';
 import { parseCommand } from '../exec/command.ts';
+import { EXECS_PER_TOKEN_MAX } from '../limits.ts';
 import { ID_PATTERN } from '../workspace.ts';
 import { readJson } from './body.ts';
 import { callOf, execCall, knownCall, workspaceCall } from './call.ts';
 import type { HttpDeps } from './deps.ts';
+import { createGuessLimit, createRateLimit, showQuota } from './rate-limit.ts';
 
 export interface Gates {
-  /** Signature of the credential and org guard, before any lookup. */
+  /** Signature of the credential, its rate, and org guard, before any lookup. */
   caller(activity: string): RequestHandler;
   /** The token still stands and its org is not frozen. For routes that name no workspace; a workspace token brings its own. */
   standing: RequestHandler;
@@ -40,7 +42,9 @@ export interface Gates {
 }
 
 export function createGates(deps: HttpDeps): Gates {
-  const { directory, limits } = deps;
+  const { directory, limits, verifier } = deps;
+  const guesses = createGuessLimit();
+  const rate = createRateLimit(limits.ratePerMin);
 
   /** One query, whatever the answer will be: no branch here may do other work than another. */
   async function lookUp(res: Response, rawWorkspaceId: string | null): Promise<void> {
@@ -61,11 +65,23 @@ export function createGates(deps: HttpDeps): Gates {
     if (frozen && caller.kind !== 'admin') throw frozenOrg();
   }
 
+  async function verify(req: Request, res: Response): Promise<Caller> {
+    const [bearer, address] = [bearerOf(req), req.ip ?? ''];
+    guesses.require(address, res, () => verifier.remembers(bearer));
+    try {
+      return await verifier.verify(bearer);
+    } catch (error) {
+      guesses.note(address);
+      throw error;
+    }
+  }
+
   return {
     caller: (activity) => async (req, res, next) => {
       const call = callOf(res);
       call.activity = activity;
-      call.caller = await deps.verifier.verify(bearerOf(req));
+      call.caller = await verify(req, res);
+      await rate.take(call.caller, res);
       call.orgId = guardOrg(call.caller, {
         headerOrgId: req.get('x-org-id'),
         processOrgId: deps.processOrgId,
@@ -147,14 +163,15 @@ export function createGates(deps: HttpDeps): Gates {
 
 /** Limits from the smallest circle outwards, so that the answer names the one the caller can do most about. */
 function requireRoom(res: Response, { running, limits }: HttpDeps): void {
-  const { id: workspaceId, orgId } = workspaceCall(res).workspace;
-  const refuse = (policy: string, most: number) => {
-    // draft-ietf-httpapi-ratelimit-headers: a quota of concurrent requests has no window.
-    res.setHeader('RateLimit-Policy', `"${policy}";q=${most};qu="concurrent-requests"`);
-    res.setHeader('RateLimit', `"${policy}";r=0;t=1`);
+  const { caller, workspace } = workspaceCall(res);
+  const { id: workspaceId, orgId } = workspace;
+  const refuse = (policy: 'workspace' | 'token' | 'org', most: number) => {
+    showQuota(res, { policy, most, left: 0, resetS: 1 });
     throw new SallyportError('too_many_execs', `the ${policy} already runs ${most} execs, which is its limit`);
   };
   if (running.count({ workspaceId }) >= limits.maxExecsWorkspace) refuse('workspace', limits.maxExecsWorkspace);
+  if (caller.jti !== null && running.count({ jti: caller.jti }) >= EXECS_PER_TOKEN_MAX)
+    refuse('token', EXECS_PER_TOKEN_MAX);
   if (running.count({ orgId }) >= limits.maxExecsOrg) refuse('org', limits.maxExecsOrg);
   if (running.size >= limits.maxExecsGateway)
     throw new SallyportError(

@@ -1,4 +1,4 @@
-/** For load balancers: whether the process lives, and whether it should get requests, with the reasons why not. */
+/** For machines that watch: whether the process lives, whether it should get requests, with the reasons why not, and what it counts. */
 import type { RequestHandler } from 'express';
 import type { HttpDeps } from './deps.ts';
 
@@ -12,5 +12,13 @@ export function createHealthRoutes(deps: HttpDeps): { live: RequestHandler; read
       const { ok, reasons } = await deps.ready();
       res.status(ok ? 200 : 503).json({ ok, reasons });
     },
+  };
+}
+
+export function createMetricsRoute({ metrics }: HttpDeps): RequestHandler {
+  return async (_req, res) => {
+    const { type, text } = await metrics.read();
+    res.setHeader('Content-Type', type);
+    res.end(text);
   };
 }

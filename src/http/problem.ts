@@ -110,6 +110,7 @@ export async function sendProblem(
   facts: ProblemFacts = {},
   more: Record<string, unknown> = {},
 ): Promise<void> {
+  callOf(res).code = error.code;
   if (res.headersSent || res.closed) return void res.destroy();
   const { status, retryAfterS } = PROBLEMS[error.code];
   const text = JSON.stringify({ ...problemBody(error, callOf(res), facts), ...more });

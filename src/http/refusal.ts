@@ -1,8 +1,8 @@
 /**
- * The last handlers of the app: whatever a gate or a route threw becomes a row or a log line, then the answer.
+ * The last handlers of the app: whatever a gate or a route threw becomes a row or part of the log line, then the answer.
  *
  * After authentication a refusal is an audit row in the caller's own org, whatever org was asked for; before it there
- * is no org to write in, and a stranger must not be able to fill a tenant's log, so it is a log line.
+ * is no org to write in, and a stranger must not be able to fill a tenant's log, so the request's log line has to do.
  */
 import type { ErrorRequestHandler, Request, RequestHandler, Response } from 'express';
 import { notFound } from '../access/tenant.ts';
@@ -25,8 +25,9 @@ export function createErrorHandler(deps: HttpDeps): ErrorRequestHandler {
     const isRefusal = statusOf(error.code) < 500 || REFUSALS_WITH_5XX.has(error.code);
     if (isRefusal) await recordRefusal(deps, { error, req, res });
     else deps.log.error({ err: raw, request_id: callOf(res).requestId, method: methodOf(req) }, 'request failed');
-    const facts = isRefusal && callOf(res).activity === 'workspace_exec' ? { outcome: 'refused' as const } : {};
-    await sendProblem(res, error, facts);
+    const isExec = isRefusal && callOf(res).activity === 'workspace_exec';
+    if (isExec) callOf(res).outcome = 'refused';
+    await sendProblem(res, error, isExec ? { outcome: 'refused' } : {});
   };
 }
 
@@ -39,13 +40,14 @@ async function recordRefusal(
   deps: HttpDeps,
   { error, req, res }: { error: SallyportError; req: Request; res: Response },
 ): Promise<void> {
-  const { caller, orgId, workspace, activity, askedWorkspaceId, requestId } = callOf(res);
+  const call = callOf(res);
+  const { caller, orgId, workspace, activity, askedWorkspaceId, requestId } = call;
   const ownOrg = caller?.orgId ?? workspace?.orgId ?? orgId;
   if (caller === null || ownOrg === null || error.code === 'unauthenticated') {
     // Why an authentication failed is for the operator only; the caller gets one text for every reason.
     const reason = error.cause === undefined ? error.message : String(error.cause);
-    const facts = { request_id: requestId, code: error.code, reason, method: methodOf(req), ip: req.ip };
-    return deps.log.info(facts, 'refused before authentication');
+    call.unrecorded = { reason, ip: req.ip };
+    return;
   }
   await deps.audit.refused({
     orgId: ownOrg,

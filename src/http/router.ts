@@ -4,7 +4,7 @@ import { createActivityRoute, createRunningRoute } from './activity-route.ts';
 import type { HttpDeps } from './deps.ts';
 import { answerDryRun, createCancelRoute, createExecRoute } from './exec-route.ts';
 import { createGates } from './gates.ts';
-import { createHealthRoutes } from './health-route.ts';
+import { createHealthRoutes, createMetricsRoute } from './health-route.ts';
 import { createOrgRoutes } from './org-route.ts';
 import { createTokenRoutes } from './token-route.ts';
 import { createWorkspaceRoutes } from './workspace-route.ts';
@@ -38,6 +38,7 @@ export function addRoutes(app: Express, deps: HttpDeps, { heartbeatMs }: { heart
 
   app.get('/healthz', health.live);
   app.get('/readyz', health.ready);
+  if (deps.servesMetrics) app.get('/metrics', createMetricsRoute(deps));
 
   app.post(
     '/workspaces/:id/exec',

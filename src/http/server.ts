@@ -10,25 +10,48 @@ import { createServer as createHttpsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import express, { type Express, type RequestHandler } from 'express';
 import { SallyportError } from '../errors.ts';
-import { HEARTBEAT_MS } from '../limits.ts';
+import {
+  ANSWER_STALL_MAX_MS,
+  CONNECTIONS_MAX,
+  FAREWELL_MAX_MS,
+  HEADERS_MAX_BYTES,
+  HEADERS_MAX_MS,
+  HEARTBEAT_MS,
+  KEEP_ALIVE_MS,
+  REQUEST_MAX_MS,
+} from '../limits.ts';
 import { newCall } from './call.ts';
 import type { HttpDeps } from './deps.ts';
+import { createMetricsRoute } from './health-route.ts';
 import { problemBody } from './problem.ts';
 import { createErrorHandler, unknownRoute } from './refusal.ts';
+import { createRequestLog } from './request-log.ts';
 import { addRoutes } from './router.ts';
 
 export type { HttpDeps } from './deps.ts';
 
-/** A client that takes longer for its headers, or for the whole request with its body, is cut off. */
-const HEADERS_MAX_MS = 10_000;
-const REQUEST_MAX_MS = 60_000;
-/** Longer than the 60 s after which common load balancers drop an idle connection, so that they are the first to close. */
-const KEEP_ALIVE_MS = 65_000;
-const HEADERS_MAX_BYTES = 16 * 1024;
 /** While closing: how often connections that have become idle are looked for. */
 const IDLE_CHECK_MS = 50;
 
 export function createApp(deps: HttpDeps, { heartbeatMs = HEARTBEAT_MS }: { heartbeatMs?: number } = {}): Express {
+  const app = bareApp(deps);
+  app.use(closeWhileDraining(deps));
+  addRoutes(app, deps, { heartbeatMs });
+  app.use(unknownRoute);
+  app.use(createErrorHandler(deps));
+  return app;
+}
+
+/** For a port of its own: nothing but the metrics. */
+export function createMetricsApp(deps: HttpDeps): Express {
+  const app = bareApp(deps);
+  app.get('/metrics', createMetricsRoute(deps));
+  app.use(unknownRoute);
+  app.use(createErrorHandler(deps));
+  return app;
+}
+
+function bareApp(deps: HttpDeps): Express {
   const app = express();
   // Express shows stacks to callers outside production; our error handler comes first, this is the second lock.
   app.set('env', 'production');
@@ -38,10 +61,16 @@ export function createApp(deps: HttpDeps, { heartbeatMs = HEARTBEAT_MS }: { hear
   app.enable('case sensitive routing');
   app.disable('x-powered-by');
   app.use(openCall);
-  addRoutes(app, deps, { heartbeatMs });
-  app.use(unknownRoute);
-  app.use(createErrorHandler(deps));
+  app.use(createRequestLog(deps));
   return app;
+}
+
+/** Whoever asks a stopping gateway shall go to another one with the next request. */
+function closeWhileDraining({ draining }: HttpDeps): RequestHandler {
+  return (_req, res, next) => {
+    if (draining()) res.setHeader('Connection', 'close');
+    next();
+  };
 }
 
 const openCall: RequestHandler = (req, res, next) => {
@@ -51,6 +80,9 @@ const openCall: RequestHandler = (req, res, next) => {
   res.setHeader('X-Request-Id', requestId);
   res.setHeader('Cache-Control', 'no-store');
   res.setHeader('X-Content-Type-Options', 'nosniff');
+  // From here on only the caller's reading is waited for. Node counts every byte that leaves as activity, and takes the
+  // limit away with the next request on the connection.
+  res.once('prefinish', () => req.socket.setTimeout(ANSWER_STALL_MAX_MS));
   next();
 };
 
@@ -66,12 +98,20 @@ export interface RunningServer {
   close(graceMs: number): Promise<void>;
 }
 
-export async function startServer(
-  app: Express,
-  options: { host: string; port: number; tls: { cert: string; key: string } | null },
-): Promise<RunningServer> {
-  const server = createServer(app, options.tls);
+export interface ServerSettings {
+  host: string;
+  port: number;
+  tls: { cert: string; key: string } | null;
+  /** Told of connections that were refused because there were too many. */
+  onFull?: () => void;
+  /** For tests, which cannot wait as long as a slow client may. */
+  slow?: { headersMs?: number; requestMs?: number; connections?: number };
+}
+
+export async function startServer(app: Express, options: ServerSettings): Promise<RunningServer> {
+  const server = createServer(app, options);
   server.on('clientError', answerClientError);
+  if (options.onFull !== undefined) server.on('drop', options.onFull);
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen(options.port, options.host, () => {
@@ -87,16 +127,22 @@ export async function startServer(
   };
 }
 
-function createServer(app: Express, tls: { cert: string; key: string } | null): Server {
+function createServer(app: Express, { tls, slow = {} }: ServerSettings): Server {
+  const { headersMs = HEADERS_MAX_MS, requestMs = REQUEST_MAX_MS, connections = CONNECTIONS_MAX } = slow;
   const limits: ServerOptions = {
-    headersTimeout: HEADERS_MAX_MS,
-    requestTimeout: REQUEST_MAX_MS,
+    headersTimeout: headersMs,
+    requestTimeout: requestMs,
     keepAliveTimeout: KEEP_ALIVE_MS,
     maxHeaderSize: HEADERS_MAX_BYTES,
-    connectionsCheckingInterval: HEADERS_MAX_MS / 4,
+    connectionsCheckingInterval: headersMs / 4,
   };
   const listener = inOriginForm(app);
-  return tls === null ? createHttpServer(limits, listener) : createHttpsServer({ ...limits, ...tls }, listener);
+  const server =
+    tls === null
+      ? createHttpServer(limits, listener)
+      : createHttpsServer({ ...limits, ...tls, handshakeTimeout: headersMs }, listener);
+  server.maxConnections = connections;
+  return server;
 }
 
 /**
@@ -128,6 +174,9 @@ function answerClientError(error: NodeJS.ErrnoException, socket: Socket): void {
   const body = JSON.stringify({ ...problem, status: Number.parseInt(status, 10) });
   const head = `HTTP/1.1 ${status}\r\nContent-Type: application/problem+json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n`;
   socket.end(head + body);
+  // Whoever never closes their side would keep the connection, and with it a file descriptor, for ever.
+  const farewell = setTimeout(() => socket.destroy(), FAREWELL_MAX_MS);
+  socket.once('close', () => clearTimeout(farewell));
 }
 
 async function close(server: Server, graceMs: number): Promise<void> {

@@ -18,6 +18,8 @@ export interface Place {
 export interface Budget {
   /** Resolves with the function that gives the place back, to be called once. Rejects with the signal's reason. */
   reserve(place: Place, signal: AbortSignal): Promise<() => void>;
+  /** Places taken now, of all resources. */
+  held(): number;
   /** Waits for a place of this resource. */
   waiting(resource: string): number;
   /** How long somebody who asks now may have to wait, in seconds, from how long places were held lately. At least 1. */
@@ -98,6 +100,7 @@ export function createBudget(options: { limit: number; pressed(resource: string)
         if (resource.waiters.has(waiter)) pressed(place.resource);
       });
     },
+    held: () => [...resources.values()].reduce((sum, { total }) => sum + total, 0),
     waiting: (name) => resources.get(name)?.waiters.size ?? 0,
     expectedWaitS(name) {
       const resource = resources.get(name);

@@ -32,7 +32,8 @@ export interface Pool {
   readonly closed: boolean;
   /** Closes every session at once, gives up every opening, refuses new leases. */
   close(): void;
-  stats(): { sessions: number; leases: number; openings: number; waiting: number };
+  /** `tunnels`: places taken on scarce ways; an opening may have one. */
+  stats(): { sessions: number; leases: number; openings: number; waiting: number; tunnels: number };
 }
 
 export function createPool(deps: {
@@ -120,7 +121,7 @@ export function createPool(deps: {
       for (const host of [...hosts.values()]) host.close();
     },
     stats() {
-      const sum = { sessions: 0, leases: 0, openings: 0, waiting: 0 };
+      const sum = { sessions: 0, leases: 0, openings: 0, waiting: 0, tunnels: budget.held() };
       for (const host of hosts.values()) {
         const one = host.stats();
         sum.sessions += one.sessions;

@@ -25,6 +25,7 @@ import { SallyportError } from '../../src/errors.ts';
 import type { ExecRun, RunExec } from '../../src/exec/exec.ts';
 import type { ExecEnd, ExecEvent } from '../../src/exec/frame.ts';
 import { createRunningExecs } from '../../src/exec/running.ts';
+import { createMetrics, type Metrics } from '../../src/http/metrics.ts';
 import { createApp, type HttpDeps } from '../../src/http/server.ts';
 import type { Org, Workspace } from '../../src/workspace.ts';
 
@@ -145,6 +146,7 @@ export async function fakeGateway(
         trace.push('verify');
         return await verifier.verify(bearer);
       },
+      remembers: verifier.remembers,
     },
     signingKey: key,
     directory: fakeDirectory({ trace, workspaces, orgs, records }),
@@ -153,11 +155,20 @@ export async function fakeGateway(
     audit: fakeAudit({ trace, opened, refused, changed, activity }),
     exec,
     running: createRunningExecs(),
-    limits: { maxTimeoutS: 120, outputCapBytes: 16_777_216, maxExecsWorkspace: 2, maxExecsOrg: 3, maxExecsGateway: 4 },
+    limits: {
+      maxTimeoutS: 120,
+      outputCapBytes: 16_777_216,
+      maxExecsWorkspace: 2,
+      maxExecsOrg: 3,
+      maxExecsGateway: 4,
+      ratePerMin: 0,
+    },
     processOrgId: null,
     trustProxy: null,
     ready: async () => ({ ok: true, reasons: [] }),
     draining: () => false,
+    metrics: fakeMetrics(),
+    servesMetrics: true,
     log: pino({ level: 'info' }, { write: (line: string) => logged.push(JSON.parse(line)) }),
     ...change,
   };
@@ -197,6 +208,17 @@ export async function fakeGateway(
       return await signToken(key, claims);
     },
   };
+}
+
+/** The real counters, of a gateway where nothing is held. */
+export function fakeMetrics(): Metrics {
+  return createMetrics({
+    version: '0.0.0',
+    nativeCrypto: true,
+    running: () => 0,
+    pool: () => ({ sessions: 0, leases: 0, openings: 0, waiting: 0, tunnels: 0 }),
+    auditPending: () => 0,
+  });
 }
 
 function recordOf(claims: TokenClaims): TokenRecord {

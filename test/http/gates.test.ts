@@ -205,7 +205,10 @@ describe('a refusal', () => {
     await exec(gateway, ADMIN_TOKEN, { path: '/workspaces/ws-other/exec' });
     await exec(gateway, ADMIN_TOKEN, { path: '/workspaces/ws-none/exec' });
     expect(gateway.refused).toMatchObject([{ orgId: 'org-b', actor: 'admin-token', code: 'exec_tier_forbidden' }]);
-    expect(gateway.logged).toMatchObject([{ code: 'not_found' }]);
+    expect(gateway.logged).toMatchObject([
+      { code: 'exec_tier_forbidden' },
+      { code: 'not_found', reason: expect.stringContaining('not visible') },
+    ]);
   });
 
   test('is answered when its row is written', async () => {

@@ -60,6 +60,8 @@ const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   '@aws-crypto/': SIGNING,
   '@smithy/': SIGNING,
   commander: ['cli/'],
+  'prom-client': ['http/'],
+  'rate-limiter-flexible': ['http/'],
 };
 
 /** Every broken rule as one sentence that begins with the path; `dependencies`: what package.json installs for users. */

@@ -1,0 +1,163 @@
+import request from 'supertest';
+import { describe, expect, test } from 'vitest';
+import { createGuessLimit } from '../../src/http/rate-limit.ts';
+import { EXECS_PER_TOKEN_MAX, GUESS_ADDRESSES_MAX, GUESSES_PER_MIN } from '../../src/limits.ts';
+import { ADMIN_TOKEN, type FakeGateway, fakeGateway } from './fake-gateway.ts';
+
+const HUGE = 1_000_000;
+
+async function gatewayWithRate(ratePerMin: number): Promise<FakeGateway> {
+  const { deps } = await fakeGateway();
+  return await fakeGateway({ limits: { ...deps.limits, ratePerMin } });
+}
+
+function get(gateway: FakeGateway, token: string, headers: Record<string, string> = {}) {
+  return request(gateway.app).get('/workspaces').auth(token, { type: 'bearer' }).set(headers);
+}
+
+describe('the rate of a credential', () => {
+  test('is told with every answer, and what is too much is 429 that says when to come back', async () => {
+    const gateway = await gatewayWithRate(2);
+    const token = await gateway.token();
+    const first = await get(gateway, token);
+    expect(first.status).toBe(200);
+    expect(first.headers['ratelimit-policy']).toBe('"credential";q=2;w=60');
+    expect(first.headers.ratelimit).toBe('"credential";r=1;t=60');
+    await get(gateway, token);
+    const third = await get(gateway, token);
+    expect(third.status).toBe(429);
+    expect(third.body).toMatchObject({
+      code: 'rate_limited',
+      retryable: true,
+      error: 'this credential may make 2 requests per minute',
+    });
+    expect(third.headers.ratelimit).toMatch(/^"credential";r=0;t=\d+$/);
+    expect(Number(third.headers['retry-after'])).toBeGreaterThan(50);
+    expect(Number(third.headers['retry-after'])).toBeLessThanOrEqual(60);
+  });
+
+  test('is its own, whatever headers it sends', async () => {
+    const gateway = await gatewayWithRate(1);
+    const [one, other] = [await gateway.token(), await gateway.token()];
+    expect((await get(gateway, one)).status).toBe(200);
+    expect((await get(gateway, one, { 'x-forwarded-for': '192.0.2.1', 'x-org-id': 'org-a' })).status).toBe(429);
+    expect((await get(gateway, other)).status).toBe(200);
+    expect((await get(gateway, ADMIN_TOKEN)).status).not.toBe(429);
+  });
+
+  test('cannot be spent by who does not hold it', async () => {
+    const gateway = await gatewayWithRate(1);
+    const token = await gateway.token();
+    const [head, claims] = token.split('.');
+    expect((await get(gateway, `${head}.${claims}.${'A'.repeat(86)}`)).status).toBe(401);
+    expect((await get(gateway, token)).status).toBe(200);
+  });
+
+  test('comes before any lookup, and its refusal is a row in the caller’s org', async () => {
+    const gateway = await gatewayWithRate(1);
+    const token = await gateway.token();
+    await get(gateway, token);
+    gateway.trace.length = 0;
+    await get(gateway, token);
+    expect(gateway.trace).toEqual(['verify']);
+    expect(gateway.refused).toMatchObject([{ orgId: 'org-a', code: 'rate_limited' }]);
+  });
+
+  test('0 is no limit, and no header says otherwise', async () => {
+    const gateway = await gatewayWithRate(0);
+    const { headers } = await get(gateway, await gateway.token());
+    expect(headers).not.toHaveProperty('ratelimit');
+  });
+});
+
+describe('wrong credentials from one address', () => {
+  test('are not looked at any more after too many, while known credentials go on', async () => {
+    const gateway = await fakeGateway();
+    const [known, fresh] = [await gateway.token(), await gateway.token()];
+    expect((await get(gateway, known)).status).toBe(200);
+    for (let count = 0; count < GUESSES_PER_MIN; count += 1) {
+      const { status } = await get(gateway, `wrong-${count}`);
+      if (status !== 401) throw new Error(`guess ${count}: ${status}`);
+    }
+    const refused = await get(gateway, 'wrong-again');
+    expect(refused.status).toBe(429);
+    expect(refused.body.code).toBe('rate_limited');
+    expect(Number(refused.headers['retry-after'])).toBeGreaterThan(0);
+    expect(refused.headers['ratelimit-policy']).toBe(`"address";q=${GUESSES_PER_MIN};w=60`);
+    gateway.trace.length = 0;
+    expect((await get(gateway, fresh)).status).toBe(429);
+    expect(gateway.trace).toEqual([]);
+    expect((await get(gateway, known)).status).toBe(200);
+    expect((await get(gateway, ADMIN_TOKEN)).status).toBe(200);
+    expect((await get(gateway, 'wrong', { 'x-forwarded-for': '192.0.2.1' })).status).toBe(429);
+  });
+
+  const unlucky = () => false;
+  const response = { appendHeader() {} } as never;
+
+  test('are forgiven after a minute', () => {
+    let nowMs = 0;
+    const guesses = createGuessLimit({ now: () => nowMs, most: 2 });
+    const ask = () => guesses.require('192.0.2.1', response, unlucky);
+    guesses.note('192.0.2.1');
+    ask();
+    guesses.note('192.0.2.1');
+    expect(ask).toThrow('too many wrong credentials');
+    nowMs = 59_999;
+    expect(ask).toThrow('too many wrong credentials');
+    nowMs = 60_000;
+    ask();
+  });
+
+  test.each([
+    ['2001:db8:1:2::1', '2001:db8:1:2:ffff::9', true],
+    ['2001:db8:1:2::1', '2001:db8:1:3::1', false],
+    ['::1', '::2', true],
+    ['fe80::1%eth0', 'fe80::2%eth1', true],
+    ['::ffff:192.0.2.1', '::ffff:192.0.2.2', false],
+    ['192.0.2.1', '192.0.2.2', false],
+  ])('from %s and %s are counted together: %s', (one, other, together) => {
+    const guesses = createGuessLimit({ most: 1 });
+    guesses.note(one);
+    const ask = () => guesses.require(other, response, unlucky);
+    if (together) expect(ask).toThrow();
+    else expect(ask).not.toThrow();
+  });
+
+  test('are remembered of so many addresses only, the oldest is forgotten first', () => {
+    const guesses = createGuessLimit({ most: 1 });
+    const address = (index: number) => `10.${index >> 16}.${(index >> 8) & 255}.${index & 255}`;
+    for (let index = 0; index <= GUESS_ADDRESSES_MAX; index += 1) guesses.note(address(index));
+    expect(() => guesses.require(address(0), response, unlucky)).not.toThrow();
+    expect(() => guesses.require(address(1), response, unlucky)).toThrow();
+  });
+});
+
+describe('execs at once', () => {
+  test('of one token are limited, others go on', async () => {
+    const { deps } = await fakeGateway();
+    const limits = { ...deps.limits, maxExecsWorkspace: HUGE, maxExecsOrg: HUGE, maxExecsGateway: HUGE };
+    const gateway = await fakeGateway({ limits });
+    const token = await gateway.token({ jti: 'token-busy' });
+    const run = { orgId: 'org-a', workspaceId: 'ws-2', jti: 'token-busy', end() {} };
+    const ended: (() => void)[] = [];
+    for (let index = 0; index < EXECS_PER_TOKEN_MAX; index += 1)
+      ended.push(gateway.deps.running.add({ ...run, execId: `e-${index}` }));
+    const exec = (bearer: string) =>
+      request(gateway.app)
+        .post('/workspaces/ws-1/exec')
+        .auth(bearer, { type: 'bearer' })
+        .send({ cmd: ['ls'] });
+    const refused = await exec(token);
+    expect(refused.status).toBe(429);
+    expect(refused.body).toMatchObject({ code: 'too_many_execs', outcome: 'refused' });
+    expect(refused.headers).toMatchObject({
+      'retry-after': '1',
+      'ratelimit-policy': `"token";q=${EXECS_PER_TOKEN_MAX};qu="concurrent-requests"`,
+      ratelimit: '"token";r=0;t=1',
+    });
+    expect((await exec(await gateway.token())).status).toBe(200);
+    ended[0]?.();
+    expect((await exec(token)).status).toBe(200);
+  });
+});
