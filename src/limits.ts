@@ -33,6 +33,18 @@ export const REAP_ROW_MAX_MS = 15_000;
 /** and how long the gateway goes on trying; the row then says `unknown`. */
 export const REAP_MAX_MS = 10 * 60_000;
 
+/** A replica says so often that it is here, */
+export const PRESENCE_BEAT_MS = 3_000;
+/** and is over when it was not heard for this long: six beats, so that a slow database ends nobody. */
+export const PRESENCE_MAX_MS = 20_000;
+/**
+ * So often each replica looks for what others have left. Rows are `interrupted` within 60 s of a death: PRESENCE_MAX_MS,
+ * this, and at most REAP_ROW_MAX_MS to end the program, make 40.
+ */
+export const RECONCILE_EVERY_MS = 5_000;
+/** Claimed in one statement; what is left over is claimed in the next. */
+export const RECONCILE_ROWS_MAX = 256;
+
 /** Payload of one output frame. From 128 KiB on, base64 of a Buffer falls to a tenth of its speed. */
 export const FRAME_MAX_BYTES = 48 * 1024;
 /** The first output leaves at once; later, smaller pieces may wait this long for more. Contract: at most 10 ms. */

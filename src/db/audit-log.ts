@@ -55,7 +55,8 @@ export interface ClosableAuditLog extends AuditLog {
   end(): void;
 }
 
-export function createAuditLog(options: { sql: Sql; replica: string; log: Log }): ClosableAuditLog {
+/** `replica`: the name of this process' presence now. */
+export function createAuditLog(options: { sql: Sql; replica: () => string; log: Log }): ClosableAuditLog {
   const { sql, replica, log } = options;
   const writes = createRetriedWrites(log);
   const refusals = createRefusalBudget(log);
@@ -91,7 +92,7 @@ export function createAuditLog(options: { sql: Sql; replica: string; log: Log })
 
   return {
     async open(facts) {
-      const entry = entryOf(facts, replica);
+      const entry = entryOf(facts, replica());
       try {
         await insert(entry);
       } catch (cause) {
@@ -104,7 +105,7 @@ export function createAuditLog(options: { sql: Sql; replica: string; log: Log })
     async refused(facts) {
       if (!refusals.take(`${facts.orgId} ${facts.actor}`)) return;
       try {
-        await insertFinished(sql, refusalRow(facts, replica));
+        await insertFinished(sql, refusalRow(facts, replica()));
       } catch (error) {
         log.warn({ err: error, requestId: facts.requestId, code: facts.code }, 'a refusal has no audit row');
       }
@@ -112,7 +113,7 @@ export function createAuditLog(options: { sql: Sql; replica: string; log: Log })
 
     async changed(facts) {
       try {
-        await insertFinished(sql, changeRow(facts, replica));
+        await insertFinished(sql, changeRow(facts, replica()));
       } catch (cause) {
         throw notWritten(cause);
       }

@@ -7,6 +7,9 @@
 import type { Directory, Registry, TokenStore } from '../access/access.ts';
 import type { ActivityReader, AuditLog } from '../audit.ts';
 import type { PinStore } from '../drivers/host-keys.ts';
+import type { PresenceStore } from '../exec/presence.ts';
+import type { OrphanStore } from '../exec/reconcile.ts';
+import { PRESENCE_MAX_MS } from '../limits.ts';
 import { createActivityReader } from './activity.ts';
 import { createAuditLog } from './audit-log.ts';
 import { createDirectory } from './directory.ts';
@@ -15,6 +18,7 @@ import type { Log } from './log.ts';
 import { migrateDatabase } from './migrate.ts';
 import { createPinStore } from './pin-store.ts';
 import { createRegistry } from './registry.ts';
+import { createReplicas } from './replicas.ts';
 import { openSql, type Sql } from './sql.ts';
 import { createTokenStore } from './token-store.ts';
 
@@ -24,6 +28,7 @@ export interface Database {
   tokens: TokenStore;
   registry: Registry;
   pins: PinStore;
+  replicas: PresenceStore & OrphanStore;
   /** Audit rows that are not durable yet. */
   auditPending(): number;
   /** Rejects with the reason when the database cannot answer now, or with the signal's when it aborts first. */
@@ -40,6 +45,8 @@ export interface DatabaseOptions {
   dataDir: string;
   /** Name of this process in the rows it writes. */
   replica: string;
+  /** Default: PRESENCE_MAX_MS. The same for every replica on one database. */
+  presenceMaxMs?: number;
   log: Log;
 }
 
@@ -60,12 +67,19 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     await stop();
     throw error;
   }
-  return createDatabase({ sql, replica, log, stop });
+  return createDatabase({ sql, replica, presenceMaxMs: options.presenceMaxMs ?? PRESENCE_MAX_MS, log, stop });
 }
 
-function createDatabase(parts: { sql: Sql; replica: string; log: Log; stop(): Promise<void> }): Database {
-  const { sql, replica, log } = parts;
-  const auditLog = createAuditLog({ sql, replica, log });
+function createDatabase(parts: {
+  sql: Sql;
+  replica: string;
+  presenceMaxMs: number;
+  log: Log;
+  stop(): Promise<void>;
+}): Database {
+  const { sql, replica, presenceMaxMs, log } = parts;
+  const replicas = createReplicas({ sql, name: replica, maxMs: presenceMaxMs, log });
+  const auditLog = createAuditLog({ sql, replica: replicas.name, log });
   let closing: Promise<void> | null = null;
   return {
     audit: { ...auditLog, ...createActivityReader(sql, auditLog) },
@@ -73,10 +87,12 @@ function createDatabase(parts: { sql: Sql; replica: string; log: Log; stop(): Pr
     tokens: createTokenStore(sql),
     registry: createRegistry(sql),
     pins: createPinStore(sql),
+    replicas,
     auditPending: () => auditLog.pending(),
     ping: (signal) => ping(sql, signal),
     close() {
       auditLog.end();
+      replicas.close();
       closing ??= parts.stop();
       return closing;
     },

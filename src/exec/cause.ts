@@ -3,7 +3,7 @@ import { SallyportError } from '../errors.ts';
 import { OUTCOMES } from '../outcome.ts';
 
 export class EndCause {
-  readonly outcome: 'cancelled' | 'revoked' | 'drained' | 'timed_out';
+  readonly outcome: 'cancelled' | 'revoked' | 'drained' | 'timed_out' | 'interrupted';
   /** Safe to show. */
   readonly why: string;
 

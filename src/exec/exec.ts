@@ -7,14 +7,13 @@
  */
 import type { OpenEntry } from '../audit.ts';
 import { SallyportError } from '../errors.ts';
-import { REAP_ROW_MAX_MS } from '../limits.ts';
 import type { Lease, Pool } from '../sessions/pool.ts';
 import type { Process, ProcessMarker, Survivors } from '../sessions/session.ts';
 import type { Workspace } from '../workspace.ts';
 import type { Command } from './command.ts';
 import { auditFacts, endWithout } from './end.ts';
 import type { ExecEnd, ExecEvent } from './frame.ts';
-import { reapOnce, reapPersistently } from './reap.ts';
+import { reapForRow, reapOnce } from './reap.ts';
 import { run } from './run.ts';
 
 export interface ExecRun {
@@ -136,20 +135,11 @@ async function closeRow(
 ): Promise<void> {
   try {
     const entry = await opening;
-    if (end.outcome !== 'connection_lost') await entry.close(auditFacts(end));
-    else {
-      const survivors = await Promise.race([reapPersistently(pool, exec.workspace, marker), tooLate()]);
-      await entry.close(
-        auditFacts(end, { survivors, reaped: survivors === null ? 'unknown' : survivors.length === 0 }),
-      );
-    }
+    const reaping = end.outcome === 'connection_lost' ? await reapForRow(pool, exec.workspace, marker) : {};
+    await entry.close(auditFacts(end, reaping));
   } catch {
     // The row was never opened: the caller has been told audit_unavailable.
   } finally {
     exec.onSettled();
   }
-}
-
-function tooLate(): Promise<null> {
-  return new Promise((resolve) => setTimeout(resolve, REAP_ROW_MAX_MS, null).unref());
 }

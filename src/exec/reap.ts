@@ -1,6 +1,6 @@
 /** Ends what a lost connection left running, over a connection of its own, found by its marker. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { KILL_BUDGET_MS, REAP_MAX_MS } from '../limits.ts';
+import { KILL_BUDGET_MS, REAP_MAX_MS, REAP_ROW_MAX_MS } from '../limits.ts';
 import type { Pool } from '../sessions/pool.ts';
 import type { ProcessMarker, Survivors } from '../sessions/session.ts';
 import type { Workspace } from '../workspace.ts';
@@ -30,4 +30,15 @@ export async function reapPersistently(pool: Pool, workspace: Workspace, marker:
     if (survivors !== null || pool.closed || performance.now() + pauseMs > untilMs) return survivors;
     await sleep(pauseMs, undefined, { ref: false });
   }
+}
+
+/** As an audit row says it. A row waits REAP_ROW_MAX_MS at most; the trying goes on without it. Never rejects. */
+export async function reapForRow(
+  pool: Pool,
+  workspace: Workspace,
+  marker: ProcessMarker,
+): Promise<{ survivors: Survivors; reaped: boolean | 'unknown' }> {
+  const tooLate = sleep(REAP_ROW_MAX_MS, null, { ref: false });
+  const survivors = await Promise.race([reapPersistently(pool, workspace, marker), tooLate]);
+  return { survivors, reaped: survivors === null ? 'unknown' : survivors.length === 0 };
 }
