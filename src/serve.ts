@@ -9,25 +9,29 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'n
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
-import { createVerifier, generateSigningKey, loadSigningKey, type SigningKey } from './access/token.ts';
+import { canSign, createVerifier, generateSigningKey, loadSigningKey, type SigningKey } from './access/token.ts';
+import { readVersion } from './cli/version.ts';
 import type { Config } from './config.ts';
 import { type Database, openDatabase } from './db/database.ts';
 import { type Aws, createAws } from './drivers/aws.ts';
 import { createEc2Driver } from './drivers/ec2.ts';
+import { hasNativeCrypto } from './drivers/native-crypto.ts';
 import { SallyportError } from './errors.ts';
 import { EndCause } from './exec/cause.ts';
 import { createExec } from './exec/exec.ts';
 import { keepPresence } from './exec/presence.ts';
 import { startReconciler } from './exec/reconcile.ts';
 import { createRunningExecs, type RunningExecs } from './exec/running.ts';
-import { createApp, startServer } from './http/server.ts';
-import { DRAIN_GRACE_MS, FLUSH_MAX_MS, READY_CHECK_MS } from './limits.ts';
+import { createMetrics } from './http/metrics.ts';
+import { createApp, createMetricsApp, type HttpDeps, type RunningServer, startServer } from './http/server.ts';
+import { CONNECTIONS_MAX, DRAIN_GRACE_MS, FLUSH_MAX_MS, READY_CHECK_MS } from './limits.ts';
 import { createPool, type Pool } from './sessions/pool.ts';
 import type { Driver } from './sessions/session.ts';
 import type { DriverName } from './workspace.ts';
 
 export interface Gateway {
   url: string;
+  metricsUrl: string;
   database: Database;
   signingKey: SigningKey;
   pool: Pool;
@@ -59,28 +63,38 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
   const running = createRunningExecs();
   let draining = false;
 
-  const app = createApp({
+  const metrics = createMetrics({
+    version: readVersion(),
+    nativeCrypto: hasNativeCrypto(),
+    running: () => running.size,
+    pool: () => pool.stats(),
+    auditPending: () => database.auditPending(),
+  });
+
+  const deps: HttpDeps = {
     verifier: createVerifier({ key: signingKey, adminToken: config.adminToken }),
     signingKey,
     directory: database.directory,
     tokens: database.tokens,
     registry: database.registry,
     audit: database.audit,
-    exec: createExec({ pool }),
+    exec: metrics.watch(createExec({ pool })),
     running,
     limits: config.limits,
     processOrgId: config.orgId,
     trustProxy: config.trustProxy,
-    ready: () => readiness(database, draining),
+    ready: () => readiness({ database, signingKey, draining }),
     draining: () => draining,
+    metrics,
+    servesMetrics: config.metricsPort === null,
     log,
-  });
+  };
 
   const others = createOthers({ database, pool, running, pace, log });
   try {
     await others.start();
-    const server = await startServer(app, { host: config.host, port: config.port, tls: config.tls });
-    log.info({ url: server.url, replica }, 'ready');
+    const server = await listen(deps, config);
+    log.info({ url: server.url, metrics_url: server.metricsUrl, replica }, 'ready');
     // The first dial should not pay for loading the SDK; what goes wrong with it is told there.
     aws.preload().catch(() => undefined);
     const hasten = new AbortController();
@@ -98,6 +112,7 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
     let stopping: Promise<void> | null = null;
     return {
       url: server.url,
+      metricsUrl: server.metricsUrl,
       database,
       signingKey,
       pool,
@@ -157,8 +172,45 @@ async function keptSigningKey(dataDir: string): Promise<string> {
   return readFileSync(file, 'utf8');
 }
 
-async function readiness(database: Database, draining: boolean): Promise<{ ok: boolean; reasons: string[] }> {
+/** The API, and where metrics have a port of their own a second server, which is the last to go. */
+async function listen(deps: HttpDeps, config: Config): Promise<RunningServer & { metricsUrl: string }> {
+  const { host, port, tls, metricsPort } = config;
+  const onFull = createFullWarning(deps.log);
+  const aside = metricsPort === null ? null : await startServer(createMetricsApp(deps), { host, port: metricsPort, tls });
+  try {
+    const server = await startServer(createApp(deps), { host, port, tls, onFull });
+    return {
+      url: server.url,
+      metricsUrl: `${(aside ?? server).url}/metrics`,
+      async close(graceMs) {
+        await server.close(graceMs);
+        await aside?.close(0);
+      },
+    };
+  } catch (error) {
+    await aside?.close(0);
+    throw error;
+  }
+}
+
+/** A flood of connections is one line a minute. */
+function createFullWarning(log: Logger): () => void {
+  let quietUntilMs = 0;
+  return () => {
+    if (performance.now() < quietUntilMs) return;
+    quietUntilMs = performance.now() + 60_000;
+    log.warn({ connections: CONNECTIONS_MAX }, 'too many connections: new ones are closed as they come');
+  };
+}
+
+async function readiness(state: {
+  database: Database;
+  signingKey: SigningKey;
+  draining: boolean;
+}): Promise<{ ok: boolean; reasons: string[] }> {
+  const { database, signingKey, draining } = state;
   const reasons = draining ? ['draining: the gateway is stopping'] : [];
+  if (!canSign(signingKey)) reasons.push('signing key: a signature of it cannot be verified');
   try {
     await database.ping(AbortSignal.timeout(READY_CHECK_MS));
   } catch (error) {
