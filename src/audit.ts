@@ -12,6 +12,8 @@ import type { DriverName } from './workspace.ts';
 export type ActorName = string;
 
 export interface ExecRequestFacts {
+  /** Absent: an exec. */
+  activity?: { type: string; method: string; summary: string };
   execId: string;
   orgId: string;
   workspaceId: string;
@@ -77,7 +79,7 @@ export interface ChangeFacts {
 }
 
 export interface AuditLog {
-  /** Commits the row with status `running`. Rejects with `audit_unavailable` when it cannot. */
+  /** Commits the row of an exec, or of something else that runs on a host, with status `running`. Rejects with `audit_unavailable` when it cannot. */
   open(facts: ExecRequestFacts): Promise<OpenEntry>;
   /** Writes a `refused` row, bounded per actor and minute. Never rejects: a refusal is answered either way. */
   refused(facts: RefusalFacts): Promise<void>;

@@ -117,3 +117,11 @@ export const DRAIN_GRACE_MS = 15_000;
 export const FLUSH_MAX_MS = 5_000;
 /** /readyz: how long the database may take to answer. */
 export const READY_CHECK_MS = 2_000;
+
+/** A diagnosis: the whole answer, */
+export const DIAGNOSE_MAX_MS = 30_000;
+/** the way to the host (as an exec has by default), and starting one program there. */
+export const DIAGNOSE_CONNECT_MAX_MS = CONNECT_TIMEOUT_DEFAULT_S * 1000;
+export const DIAGNOSE_CHANNEL_MAX_MS = 5_000;
+/** Enough for the last screen of a console. */
+export const CONSOLE_TAIL_CHARS = 4 * 1024;

@@ -13,6 +13,7 @@ import { canSign, createVerifier, generateSigningKey, loadSigningKey, type Signi
 import { readVersion } from './cli/version.ts';
 import type { Config } from './config.ts';
 import { type Database, openDatabase } from './db/database.ts';
+import { createOnCall } from './diagnose/on-call.ts';
 import { type Aws, createAws } from './drivers/aws.ts';
 import { createEc2Driver } from './drivers/ec2.ts';
 import { hasNativeCrypto } from './drivers/native-crypto.ts';
@@ -59,7 +60,8 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
     log,
   });
   const aws = createAws({ log });
-  const pool = createPool({ drivers: createDrivers(config, { aws, database }) });
+  const drivers = createDrivers(config, { aws, database });
+  const pool = createPool({ drivers });
   const running = createRunningExecs();
   let draining = false;
 
@@ -80,6 +82,7 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
     audit: database.audit,
     exec: metrics.watch(createExec({ pool })),
     running,
+    onCall: createOnCall({ drivers, pool }),
     limits: config.limits,
     processOrgId: config.orgId,
     trustProxy: config.trustProxy,

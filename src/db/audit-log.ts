@@ -23,10 +23,10 @@ insert into activity_logs
   (id, org_id, workspace_id, activity_type, source_id, target_id, method, summary, request_body, actor, request_id, replica,
    status, response_body, error_detail, finished_at)
 select
-  id, org_id, workspace_id, 'workspace_exec', id::text, workspace_id, 'exec', summary, request_body, actor, request_id, replica`;
+  id, org_id, workspace_id, activity_type, id::text, workspace_id, method, summary, request_body, actor, request_id, replica`;
 const ENTRY_SOURCE = `
 from json_to_recordset($1::json) as entry
-  (id uuid, org_id text, workspace_id text, summary text, request_body jsonb, actor text, request_id text, replica text)`;
+  (id uuid, org_id text, workspace_id text, activity_type text, method text, summary text, request_body jsonb, actor text, request_id text, replica text)`;
 
 const OPEN = `${ENTRY}, 'running', null, null, null${ENTRY_SOURCE}`;
 

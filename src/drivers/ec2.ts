@@ -135,11 +135,10 @@ export function createEc2Driver(deps: Ec2Deps): Driver {
         const seen = await aws.describeInstance(host.region, host.instanceId, callOf('instance', opening, signal));
         return requireUsable(seen, host, orgTag);
       });
-      const way = isDirect(host.route, instance)
-        ? directWay(instance)
-        : await trace.step('endpoint', instance.vpcId ?? undefined, async () =>
-            endpointWay(instance, await (early ?? list())),
-          );
+      const direct = isDirect(host.route, instance);
+      const way = await trace.step('endpoint', direct ? 'none: direct' : (instance.vpcId ?? undefined), async () =>
+        direct ? directWay(instance) : endpointWay(instance, await (early ?? list())),
+      );
       if (lab === null) requireDialable(way.address);
       return { way, instance };
     });

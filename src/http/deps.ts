@@ -3,6 +3,7 @@ import type { Logger } from 'pino';
 import type { Directory, Registry, TokenStore } from '../access/access.ts';
 import type { SigningKey, Verifier } from '../access/token.ts';
 import type { ActivityReader, AuditLog } from '../audit.ts';
+import type { OnCall } from '../diagnose/on-call.ts';
 import type { RunExec } from '../exec/exec.ts';
 import type { RunningExecs } from '../exec/running.ts';
 import type { Metrics } from './metrics.ts';
@@ -16,6 +17,7 @@ export interface HttpDeps {
   audit: AuditLog & ActivityReader;
   exec: RunExec;
   running: RunningExecs;
+  onCall: OnCall;
   limits: {
     maxTimeoutS: number;
     outputCapBytes: number;

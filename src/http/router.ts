@@ -2,6 +2,7 @@
 import type { Express } from 'express';
 import { createActivityRoute, createRunningRoute } from './activity-route.ts';
 import type { HttpDeps } from './deps.ts';
+import { createConsoleRoute, createDiagnoseRoute } from './diagnose-route.ts';
 import { answerDryRun, createCancelRoute, createExecRoute } from './exec-route.ts';
 import { createGates } from './gates.ts';
 import { createHealthRoutes, createMetricsRoute } from './health-route.ts';
@@ -57,6 +58,23 @@ export function addRoutes(app: Express, deps: HttpDeps, { heartbeatMs }: { heart
   );
   app.get('/workspaces/:id/execs', caller('exec_list'), workspace, scope('activity:read'), running);
   app.delete('/workspaces/:id/execs/:execId', caller('exec_cancel'), workspace, scope('exec'), cancel);
+  app.get(
+    '/workspaces/:id/diagnose',
+    caller('workspace_diagnose'),
+    workspace,
+    thawed,
+    scope('diagnose'),
+    room,
+    createDiagnoseRoute(deps),
+  );
+  app.get(
+    '/workspaces/:id/console',
+    caller('workspace_console'),
+    workspace,
+    scope('diagnose'),
+    instance,
+    createConsoleRoute(deps),
+  );
   app.get('/workspaces/:id/activity', caller('activity_list'), workspace, scope('activity:read'), activity);
   app.get('/activity', caller('activity_list'), standing, scope('activity:read'), activity);
 

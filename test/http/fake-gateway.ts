@@ -155,6 +155,10 @@ export async function fakeGateway(
     audit: fakeAudit({ trace, opened, refused, changed, activity }),
     exec,
     running: createRunningExecs(),
+    onCall: {
+      diagnose: () => Promise.reject(new Error('no host here')),
+      readConsole: () => Promise.reject(new Error('no host here')),
+    },
     limits: {
       maxTimeoutS: 120,
       outputCapBytes: 16_777_216,
