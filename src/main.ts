@@ -66,7 +66,7 @@ async function migrate(args: string[]): Promise<number> {
     process.stdout.write('the embedded database is up to date\n');
     return 0;
   }
-  const applied = await migrateDatabase({ url, log });
+  const applied = await migrateDatabase({ url, log, servingUrl: config.databaseUrl });
   process.stdout.write(applied.length === 0 ? 'the database is up to date\n' : `applied ${applied.join(', ')}\n`);
   return 0;
 }

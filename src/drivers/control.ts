@@ -4,9 +4,10 @@
  * A connection carries eight execs and has room for two channels more, so eight kills at once share a script: who asks
  * while both channels are busy is joined to the next run. No kill waits longer than one run before its own.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { KILL_BUDGET_MS } from '../limits.ts';
 import type { ProcessMarker, Survivors } from '../sessions/session.ts';
-import type { Carrier, Host } from './channel.ts';
+import { type Carrier, type Channel, ChannelRefused, type Host } from './channel.ts';
 import { runKillScript } from './program.ts';
 
 export type ControlMode = 'kill' | 'look';
@@ -21,6 +22,9 @@ interface Request {
 
 /** OpenSSH MaxSessions is 10: beside eight execs. */
 const CHANNELS = 2;
+/** Together 0.4 s, so that TERM still goes out in time over another connection where this one has no room. */
+const REFUSED_TRIES = 8;
+const REFUSED_PAUSE_MS = 50;
 
 /** `failed`: told why no channel could be had. */
 export function createControl(host: Host & Pick<Carrier, 'open'>, failed: (error: unknown) => void): Control {
@@ -44,7 +48,7 @@ export function createControl(host: Host & Pick<Carrier, 'open'>, failed: (error
     let survivors = new Map<string, Survivors>();
     try {
       const markers = requests.map(({ marker }) => marker);
-      survivors = await runKillScript(await host.open(signal), mode, { markers, signal, host });
+      survivors = await runKillScript(await openPatiently(host, signal), mode, { markers, signal, host });
     } catch (error) {
       failed(error); // Without a channel nobody could look.
     }
@@ -57,4 +61,16 @@ export function createControl(host: Host & Pick<Carrier, 'open'>, failed: (error
       // Those who ask in the same turn, at a shared deadline say, go together.
       setImmediate(runNext);
     });
+}
+
+/** A channel that was just let go may still count on the host: a refusal is asked about again for a moment. */
+async function openPatiently(host: Pick<Carrier, 'open'>, signal: AbortSignal): Promise<Channel> {
+  for (let triesLeft = REFUSED_TRIES; ; triesLeft -= 1) {
+    try {
+      return await host.open(signal);
+    } catch (error) {
+      if (!(error instanceof ChannelRefused) || triesLeft === 0) throw error;
+      await sleep(REFUSED_PAUSE_MS);
+    }
+  }
 }

@@ -1,12 +1,13 @@
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { type AddressInfo, connect } from 'node:net';
-import { Client, Server, type ServerChannel, utils } from 'ssh2';
+import { Client, Server, type ServerChannel } from 'ssh2';
 import { afterEach, describe, expect, it } from 'vitest';
 import { ChannelRefused } from '../../src/drivers/channel.ts';
 import { openChannel, type SshChannel } from '../../src/drivers/ssh-channel.ts';
 import { OUTPUT_BUFFER_MAX_BYTES } from '../../src/limits.ts';
 import { deferred } from '../../src/sessions/deferred.ts';
+import { newKeyPair } from '../support/ssh-keys.ts';
 import { waitUntil } from '../support/wait.ts';
 
 interface Request {
@@ -23,7 +24,7 @@ afterEach(() => {
 /** A server that hands every exec request to the test, and a client that is logged in. */
 async function setup({ refuse = false } = {}) {
   const requests: Request[] = [];
-  const server = new Server({ hostKeys: [utils.generateKeyPairSync('ed25519').private] }, (connection) => {
+  const server = new Server({ hostKeys: [newKeyPair().privateKey] }, (connection) => {
     connection.on('error', () => undefined);
     connection.on('authentication', (context) => context.accept());
     connection.on('session', (accept, reject) => {

@@ -10,6 +10,7 @@ import { SignatureV4 } from '@smithy/signature-v4';
 import ssh2, { type ClientChannel } from 'ssh2';
 import WebSocket, { createWebSocketStream } from 'ws';
 import type { Lab } from '../../src/lab/lab.ts';
+import { newKeyPair } from '../support/ssh-keys.ts';
 
 export interface Credentials {
   accessKeyId: string;
@@ -107,8 +108,8 @@ export async function openTunnel(lab: Lab, ask: TunnelAsk): Promise<WebSocket> {
 }
 
 export function newUserKey(kind: 'ed25519' | 'rsa' = 'ed25519'): { publicKey: string; privateKey: string } {
-  const pair =
-    kind === 'rsa' ? ssh2.utils.generateKeyPairSync('rsa', { bits: 2048 }) : ssh2.utils.generateKeyPairSync('ed25519');
+  if (kind === 'ed25519') return newKeyPair();
+  const pair = ssh2.utils.generateKeyPairSync('rsa', { bits: 2048 });
   return { publicKey: pair.public, privateKey: pair.private };
 }
 
