@@ -83,6 +83,7 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
     exec: metrics.watch(createExec({ pool })),
     running,
     onCall: createOnCall({ drivers, pool }),
+    hostKeys: { pins: database.pins, retire: (workspace) => pool.retire(workspace) },
     limits: config.limits,
     processOrgId: config.orgId,
     trustProxy: config.trustProxy,

@@ -26,6 +26,9 @@ interface ClientVerb {
 /** `exec` stands apart, see exec-options.ts. */
 const VERBS: Readonly<Record<string, ClientVerb>> = {
   activity: { description: 'what was done, newest first', load: () => import('./activity.ts') },
+  diagnose: { description: 'why a host cannot be used, step by step', load: () => import('./diagnose.ts') },
+  console: { description: 'the serial console log of a host', load: () => import('./console.ts') },
+  rescue: { description: 'collect evidence on a host that fails', load: () => import('./rescue.ts') },
   workspace: { description: 'list, get, set, rename, delete', load: () => import('./workspace.ts') },
   token: { description: 'create, list, revoke', load: () => import('./token.ts') },
   org: { description: 'list, get, set, freeze, unfreeze (admin token)', load: () => import('./org.ts') },

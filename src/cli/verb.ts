@@ -31,11 +31,12 @@ export interface PlainCall<Flags> {
   output: Output;
 }
 
-/** Adds a subcommand that makes one call: `operands` as commander writes them, e.g. `<id> [name]`. */
+/** Adds a subcommand that makes one call. `act` may say how to end when all went well; otherwise that is 0. */
 export function definePlain<Flags extends PlainFlags>(
   command: Command,
   { io, output, action }: VerbContext,
-  act: (call: PlainCall<Flags>, ...operands: string[]) => Promise<void>,
+  // biome-ignore lint/suspicious/noConfusingVoidType: most verbs have nothing to say.
+  act: (call: PlainCall<Flags>, ...operands: string[]) => Promise<number | void>,
 ): Command {
   addConnectOptions(command).option('--json', 'print one JSON document');
   return command.action(
@@ -44,9 +45,9 @@ export function definePlain<Flags extends PlainFlags>(
       try {
         // Behind the operands commander gives the options and the command itself.
         const operands = args.slice(0, -2) as string[];
-        await act({ client: connect(flags, io.env), flags, output }, ...operands);
+        const exitCode = await act({ client: connect(flags, io.env), flags, output }, ...operands);
         await output.flush();
-        return 0;
+        return exitCode ?? 0;
       } catch (error) {
         noteFailure(output, error);
         if (flags.json === true) await output.json(failureDocument(error));

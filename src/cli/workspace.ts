@@ -1,5 +1,6 @@
 /** `sallyport workspace`: the registry. Which fields a caller may set is the gateway's decision. */
-import type { WorkspaceBody, WorkspaceView } from '../client/wire.ts';
+import { readFileSync } from 'node:fs';
+import type { HostKeysView, WorkspaceBody, WorkspaceView } from '../client/wire.ts';
 import { SallyportError } from '../errors.ts';
 import {
   cell,
@@ -82,6 +83,19 @@ export const verb: Verb = {
       await printItem(call, await call.client.workspaces.patch(id, { name }), TABLE);
     });
 
+    const hostKeys = command
+      .command('host-keys <id>')
+      .description('show the pinned host keys, or replace them (admin token)')
+      .option('--set <file>', 'one public key per line, as in /etc/ssh/ssh_host_*_key.pub; - reads stdin');
+    definePlain(hostKeys, context, async (call: PlainCall<PlainFlags & { set?: string }>, id = '') => {
+      const { client, flags } = call;
+      const view =
+        flags.set === undefined
+          ? await client.workspaces.hostKeys(id)
+          : await client.workspaces.setHostKeys(id, readKeys(flags.set));
+      await printHostKeys(call, view);
+    });
+
     const remove = command.command('delete <id>').description('delete a workspace; what runs there is ended');
     definePlain(remove, context, async (call, id = '') => {
       await call.client.workspaces.delete(id);
@@ -93,6 +107,26 @@ export const verb: Verb = {
 async function listWorkspaces(call: PlainCall<PlainFlags & { limit: string }>): Promise<void> {
   const page = await takeItems(call.client.workspaces.list, {}, countOf('--limit', call.flags.limit));
   await printItems(call, page, TABLE);
+}
+
+async function printHostKeys(call: PlainCall<PlainFlags>, view: HostKeysView): Promise<void> {
+  if (call.flags.json === true) return await call.output.json(view);
+  const rows = view.keys.map(({ type, fingerprint, source }) => [type, fingerprint, source]);
+  await call.output.table(['TYPE', 'FINGERPRINT', 'SOURCE'], rows);
+}
+
+/** Comments and empty lines are left out. */
+function readKeys(path: string): string[] {
+  try {
+    const text = readFileSync(path === '-' ? 0 : path, 'utf8');
+    return text
+      .split(/\r?\n/)
+      .map((line) => line.trim())
+      .filter((line) => line !== '' && !line.startsWith('#'));
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new SallyportError('invalid_request', `the keys cannot be read: ${reason}`, { cause: error });
+  }
 }
 
 function targetOf(workspace: WorkspaceView): string | null {

@@ -13,11 +13,15 @@ import { type Call, createTransport, headerOf, parseGateway, readDocument, readP
 import type {
   ActivityQuery,
   ActivityView,
+  ConsoleView,
+  DiagnosisView,
   ExecBody,
   ExecDocument,
+  HostKeysView,
   ListQuery,
   OrgView,
   Page,
+  RescueView,
   RunningExecView,
   TokenBody,
   TokenView,
@@ -30,6 +34,9 @@ import type {
 const PLAIN_SILENCE_MS = 30_000;
 /** What the gateway adds to run and connect budget: ending the program, looking again, answering. */
 const EXEC_MARGIN_S = 30;
+/** A diagnosis takes 30 s at most, a rescue twice that; nothing comes meanwhile. Source: contract, section 5. */
+const DIAGNOSE_SILENCE_MS = 45_000;
+const RESCUE_SILENCE_MS = 120_000;
 /** The gateway's own defaults, for the time an exec may be silent. Source: contract, section 1. */
 const TIMEOUT_DEFAULT_S = 30;
 const CONNECT_TIMEOUT_DEFAULT_S = 20;
@@ -81,7 +88,18 @@ export interface Client {
     put(id: string, body: WorkspaceBody, options?: CallOptions): Promise<WorkspaceView>;
     patch(id: string, body: WorkspaceBody, options?: CallOptions): Promise<WorkspaceView>;
     delete(id: string, options?: CallOptions): Promise<void>;
+    hostKeys(id: string, options?: CallOptions): Promise<HostKeysView>;
+    /** One line per key, as in /etc/ssh/ssh_host_*_key.pub; replaces what is pinned. */
+    setHostKeys(id: string, keys: readonly string[], options?: CallOptions): Promise<HostKeysView>;
   };
+  /** Walks every step of the way to the host; resolves also when one of them fails. */
+  diagnose(workspaceId: string, options?: CallOptions): Promise<DiagnosisView>;
+  /** The serial console log. */
+  console(workspaceId: string, options?: CallOptions): Promise<ConsoleView>;
+  /** Collects evidence on the host and keeps it. */
+  rescue(workspaceId: string, options?: CallOptions): Promise<RescueView>;
+  /** The latest evidence that was kept. */
+  lastRescue(workspaceId: string, options?: CallOptions): Promise<RescueView>;
   tokens: List<ListQuery, TokenView> & {
     create(body: TokenBody, options?: CallOptions): Promise<TokenView & { token: string }>;
     revoke(id: string, options?: CallOptions): Promise<void>;
@@ -157,7 +175,16 @@ export function createClient(options: ClientOptions): Client {
       put: async (id, body, how) => ask('PUT', `/workspaces/${segment(id)}`, { ...how, body }),
       patch: async (id, body, how) => ask('PATCH', `/workspaces/${segment(id)}`, { ...how, body }),
       delete: async (id, how) => ask('DELETE', `/workspaces/${segment(id)}`, how),
+      hostKeys: async (id, how) => ask('GET', `/workspaces/${segment(id)}/host-keys`, how),
+      setHostKeys: async (id, keys, how) =>
+        ask('PUT', `/workspaces/${segment(id)}/host-keys`, { ...how, body: { keys } }),
     },
+    diagnose: async (id, how) =>
+      ask('GET', `/workspaces/${segment(id)}/diagnose`, { ...how, silenceMs: DIAGNOSE_SILENCE_MS }),
+    console: async (id, how) => ask('GET', `/workspaces/${segment(id)}/console`, how),
+    rescue: async (id, how) =>
+      ask('POST', `/workspaces/${segment(id)}/rescue`, { ...how, silenceMs: RESCUE_SILENCE_MS }),
+    lastRescue: async (id, how) => ask('GET', `/workspaces/${segment(id)}/rescue`, how),
     tokens: {
       ...listOf('/tokens'),
       create: async (body, how) => ask('POST', '/tokens', { ...how, body }),

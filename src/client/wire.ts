@@ -191,6 +191,57 @@ export interface RunningExecView {
   outcome: null;
 }
 
+export interface DiagnosisStepView {
+  name: string;
+  /** null: not reached, or nobody can say. */
+  ok: boolean | null;
+  duration_ms: number | null;
+  error?: string;
+  detail?: string;
+}
+
+export interface DiagnosisView {
+  workspace_id: string;
+  ok: boolean;
+  first_failure: string | null;
+  cause: string | null;
+  remedy: string | null;
+  steps: DiagnosisStepView[];
+  instance: Record<string, unknown> | null;
+  console_tail: string | null;
+}
+
+export interface ConsoleView {
+  workspace_id: string;
+  instance_id: string;
+  output: string | null;
+}
+
+export interface RescueSectionView {
+  name: string;
+  /** null: nothing of it could be kept; `error` says why. */
+  output: string | null;
+  command?: string[];
+  exit_code?: number | null;
+  truncated?: boolean;
+  duration_ms: number;
+  error?: string;
+}
+
+export interface RescueView {
+  id: string;
+  workspace_id: string;
+  actor: string;
+  created_at: string;
+  diagnosis: Omit<DiagnosisView, 'workspace_id'>;
+  sections: RescueSectionView[];
+}
+
+export interface HostKeysView {
+  workspace_id: string;
+  keys: { type: string; fingerprint: string; source: string }[];
+}
+
 /** The program's bytes in a frame; none for a truncation marker and for terminal frames. */
 export function frameBytes(frame: WireFrame): Buffer {
   if (!('stream' in frame) || frame.truncated) return Buffer.alloc(0);

@@ -6,8 +6,9 @@
  * stored, and none replaces a pin: a changed key is refused until an admin has said what is right.
  */
 import { SallyportError } from '../errors.ts';
+import type { Target } from '../workspace.ts';
 import { type ConsoleKeys, parseConsoleKeys } from './console-keys.ts';
-import { fingerprint, wireKeyType } from './wire-key.ts';
+import { fingerprint, isWireKey, wireKeyType } from './wire-key.ts';
 
 export interface HostKeyPin {
   /** SSH key type, e.g. `ssh-ed25519`. */
@@ -27,6 +28,37 @@ export interface PinStore {
   get(region: string, instanceId: string): Promise<StoredPin[]>;
   /** Replaces the set. */
   put(region: string, instanceId: string, pins: readonly HostKeyPin[], source: PinSource): Promise<void>;
+}
+
+/** Where the pins of a host are kept. */
+export interface PinPlace {
+  region: string;
+  instanceId: string;
+}
+
+/** For a host that is no instance: no region of AWS is called so. */
+const NO_REGION = 'ssh';
+
+/** Null: this kind of host has no host keys, or the workspace names no instance yet. */
+export function pinPlaceOf(target: Target): PinPlace | null {
+  if (target.driver === 'ssh') return { region: NO_REGION, instanceId: `${target.host}:${target.port}` };
+  if (target.driver !== 'ec2' || target.instanceId === null) return null;
+  return { region: target.region, instanceId: target.instanceId };
+}
+
+const KEY_LINE = /^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521))[ \t]+([A-Za-z0-9+/]+={0,2})(?:[ \t].*)?$/;
+
+/** One line of a public key file, with or without a comment. Null: it is not one complete key of the type it names. */
+export function parseKeyLine(line: string): HostKeyPin | null {
+  const [, type, blob] = KEY_LINE.exec(line.trim()) ?? [];
+  if (type === undefined || blob === undefined) return null;
+  const wire = Buffer.from(blob, 'base64');
+  return wire.toString('base64') === blob && isWireKey(wire, type) ? { type, blob } : null;
+}
+
+/** As OpenSSH shows it. */
+export function fingerprintOf({ blob }: HostKeyPin): string {
+  return fingerprint(Buffer.from(blob, 'base64'));
 }
 
 export const HOST_KEY_MODES = ['console', 'first-use', 'pinned'] as const;

@@ -4,8 +4,10 @@ import type { Directory, Registry, TokenStore } from '../access/access.ts';
 import type { SigningKey, Verifier } from '../access/token.ts';
 import type { ActivityReader, AuditLog } from '../audit.ts';
 import type { OnCall } from '../diagnose/on-call.ts';
+import type { PinStore } from '../drivers/host-keys.ts';
 import type { RunExec } from '../exec/exec.ts';
 import type { RunningExecs } from '../exec/running.ts';
+import type { Workspace } from '../workspace.ts';
 import type { Metrics } from './metrics.ts';
 
 export interface HttpDeps {
@@ -18,6 +20,8 @@ export interface HttpDeps {
   exec: RunExec;
   running: RunningExecs;
   onCall: OnCall;
+  /** `retire`: sessions that were opened by the old keys take nobody any more. */
+  hostKeys: { pins: PinStore; retire(workspace: Workspace): void };
   limits: {
     maxTimeoutS: number;
     outputCapBytes: number;

@@ -6,6 +6,7 @@ import { createConsoleRoute, createDiagnoseRoute } from './diagnose-route.ts';
 import { answerDryRun, createCancelRoute, createExecRoute } from './exec-route.ts';
 import { createGates } from './gates.ts';
 import { createHealthRoutes, createMetricsRoute } from './health-route.ts';
+import { createHostKeyRoutes } from './host-keys-route.ts';
 import { createOrgRoutes } from './org-route.ts';
 import { createTokenRoutes } from './token-route.ts';
 import { createWorkspaceRoutes } from './workspace-route.ts';
@@ -36,6 +37,7 @@ export function addRoutes(app: Express, deps: HttpDeps, { heartbeatMs }: { heart
   const tokens = createTokenRoutes(deps);
   const orgs = createOrgRoutes(deps);
   const health = createHealthRoutes(deps);
+  const hostKeys = createHostKeyRoutes(deps);
 
   app.get('/healthz', health.live);
   app.get('/readyz', health.ready);
@@ -83,6 +85,24 @@ export function addRoutes(app: Express, deps: HttpDeps, { heartbeatMs }: { heart
   app.put('/workspaces/:id', caller('workspace_put'), workspaceOrNew, scope('workspaces:write'), body, workspaces.put);
   app.patch('/workspaces/:id', caller('workspace_patch'), workspace, scope('workspaces:write'), body, workspaces.patch);
   app.delete('/workspaces/:id', caller('workspace_delete'), workspace, scope('workspaces:write'), workspaces.remove);
+
+  app.get(
+    '/workspaces/:id/host-keys',
+    caller('host_keys_get'),
+    workspace,
+    scope('workspaces:read'),
+    instance,
+    hostKeys.get,
+  );
+  app.put(
+    '/workspaces/:id/host-keys',
+    caller('host_keys_put'),
+    workspace,
+    scope('workspaces:write'),
+    body,
+    instance,
+    hostKeys.put,
+  );
 
   app.get('/tokens', caller('token_list'), standing, scope('tokens:write'), tokens.list);
   app.post('/tokens', caller('token_create'), standing, scope('tokens:write'), body, tokens.create);

@@ -33,6 +33,8 @@ interface Opening {
   /** Callers that joined it; it may come to serve others. */
   waiters: Set<Waiter>;
   resource: string | null;
+  /** Began with a trust that holds no more: what it opens serves nobody. */
+  stale: boolean;
   /** Gives the place on the scarce way back; does nothing when none is held. */
   giveBack(): void;
 }
@@ -121,6 +123,12 @@ export class Host {
     return [...this.#sessions].filter((shared) => shared.yielding && shared.resource === resource).length;
   }
 
+  /** What the host was trusted by has changed: no session opened before, or being opened, takes anybody from now on. */
+  retireAll(): void {
+    for (const opening of this.#openings) opening.stale = true;
+    for (const shared of [...this.#sessions]) this.#retire(shared);
+  }
+
   close(): void {
     const draining = new SallyportError('draining', 'the gateway is stopping', { retryable: true, retryAfterS: 5 });
     for (const waiter of [...this.#waiters]) {
@@ -154,7 +162,7 @@ export class Host {
   /** Waits for an opening with room, or for a new one; while all are busy, for whatever becomes free. */
   #join(waiter: Waiter): void {
     let opening = [...this.#openings].find(
-      ({ controller, waiters }) => !controller.signal.aborted && waiters.size < EXECS_PER_SESSION,
+      ({ controller, waiters, stale }) => !stale && !controller.signal.aborted && waiters.size < EXECS_PER_SESSION,
     );
     if (opening === undefined && this.#openings.size < OPENINGS_PER_HOST) opening = this.#dial(waiter.workspace);
     if (opening === undefined) return;
@@ -235,6 +243,7 @@ export class Host {
       controller: new AbortController(),
       waiters: new Set(),
       resource: null,
+      stale: false,
       giveBack: () => undefined,
     };
     this.#openings.add(opening);
@@ -255,12 +264,13 @@ export class Host {
       const session = await this.#options.open(workspace, { signal, trace, reserve });
       void session.closed.then(opening.giveBack);
       this.#openings.delete(opening);
-      if (signal.aborted) session.close();
+      if (signal.aborted || opening.stale) session.close();
       else this.#admit(session, opening.resource);
     } catch (error) {
       opening.giveBack();
       this.#openings.delete(opening);
-      for (const waiter of [...opening.waiters]) {
+      const told = opening.stale ? [] : [...opening.waiters];
+      for (const waiter of told) {
         this.#leave(waiter);
         waiter.fail(error);
       }

@@ -29,6 +29,8 @@ export interface Pool {
    * Driver.probe; the caller closes the session.
    */
   probe(workspace: Workspace, opening: Omit<Opening, 'reserve'>, until: ProbeEnd): Promise<Session | null>;
+  /** What the workspace's host is trusted by has changed: its open sessions take nobody any more; what runs on them may end. */
+  retire(workspace: Workspace): void;
   readonly closed: boolean;
   /** Closes every session at once, gives up every opening, refuses new leases. */
   close(): void;
@@ -112,6 +114,10 @@ export function createPool(deps: {
         if (session === null) giveBack();
         else void session.closed.then(giveBack);
       }
+    },
+    retire(workspace) {
+      const driver = drivers.get(workspace.target.driver);
+      if (driver !== undefined) hosts.get(`${driver.name} ${driver.key(workspace)}`)?.retireAll();
     },
     get closed() {
       return closing.signal.aborted;

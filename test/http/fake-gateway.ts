@@ -155,6 +155,7 @@ export async function fakeGateway(
     audit: fakeAudit({ trace, opened, refused, changed, activity }),
     exec,
     running: createRunningExecs(),
+    hostKeys: { pins: { get: async () => [], put: async () => {} }, retire() {} },
     onCall: {
       diagnose: () => Promise.reject(new Error('no host here')),
       readConsole: () => Promise.reject(new Error('no host here')),
