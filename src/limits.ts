@@ -45,6 +45,23 @@ export const RECONCILE_EVERY_MS = 5_000;
 /** Claimed in one statement; what is left over is claimed in the next. */
 export const RECONCILE_ROWS_MAX = 256;
 
+/**
+ * So often the rights of what runs are read again. Contract: within 2 s of a withdrawal TERM is sent, so that one statement
+ * and one kill script have the second second.
+ */
+export const RIGHTS_POLL_MS = 900;
+/** An exec that another replica runs is cancelled by asking it; asked again, for its ear may have been closed, */
+export const CANCEL_ASK_EVERY_MS = 1_000;
+/** its row is looked at this often, */
+export const CANCEL_LOOK_EVERY_MS = 100;
+/** and the answer waits as long as a kill may take, and the way there. */
+export const CANCEL_WAIT_MAX_MS = KILL_BUDGET_MS + 2_000;
+/** The connection on which a replica hears of withdrawals is tried again after these pauses, */
+export const LISTEN_PAUSE_FIRST_MS = 250;
+export const LISTEN_PAUSE_MAX_MS = 5_000;
+/** and tried out this often: a line that died without a word looks like silence. */
+export const LISTEN_CHECK_MS = 10_000;
+
 /** Payload of one output frame. From 128 KiB on, base64 of a Buffer falls to a tenth of its speed. */
 export const FRAME_MAX_BYTES = 48 * 1024;
 /** The first output leaves at once; later, smaller pieces may wait this long for more. Contract: at most 10 ms. */

@@ -18,11 +18,14 @@ import { type Aws, createAws } from './drivers/aws.ts';
 import { createEc2Driver } from './drivers/ec2.ts';
 import { hasNativeCrypto } from './drivers/native-crypto.ts';
 import { SallyportError } from './errors.ts';
+import { cancelHere, createCancel } from './exec/cancel.ts';
 import { EndCause } from './exec/cause.ts';
 import { createExec } from './exec/exec.ts';
+import type { Notice } from './exec/notices.ts';
 import { keepPresence } from './exec/presence.ts';
 import { startReconciler } from './exec/reconcile.ts';
 import { createRunningExecs, type RunningExecs } from './exec/running.ts';
+import { startWithdrawal } from './exec/withdrawal.ts';
 import { createMetrics } from './http/metrics.ts';
 import { createApp, createMetricsApp, type HttpDeps, type RunningServer, startServer } from './http/server.ts';
 import { CONNECTIONS_MAX, DRAIN_GRACE_MS, FLUSH_MAX_MS, READY_CHECK_MS } from './limits.ts';
@@ -45,6 +48,8 @@ export interface Pace {
   presenceBeatMs?: number;
   presenceMaxMs?: number;
   reconcileEveryMs?: number;
+  /** Off: as behind a pooler that swallows notices. */
+  listens?: boolean;
 }
 
 export async function startGateway(config: Config, log: Logger, pace: Pace = {}): Promise<Gateway> {
@@ -83,6 +88,7 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
     exec: metrics.watch(createExec({ pool })),
     running,
     onCall: createOnCall({ drivers, pool }),
+    cancel: createCancel({ running, rows: database.execs, notices: database.notices }),
     hostKeys: { pins: database.pins, retire: (workspace) => pool.retire(workspace) },
     limits: config.limits,
     processOrgId: config.orgId,
@@ -161,6 +167,14 @@ function createOthers(deps: { database: Database; pool: Pool; running: RunningEx
       parts.push(startReconciler({ store, pool, log, everyMs: pace.reconcileEveryMs }));
     },
     async stop(): Promise<void> {
+      const withdrawal = startWithdrawal({ running, directory: database.directory, log });
+      parts.push(withdrawal);
+      if (pace.listens === false) return;
+      const heard = (notice: Notice): void => {
+        if (notice.kind === 'cancel') void cancelHere(running, notice);
+        else withdrawal.heard(notice);
+      };
+      parts.push(database.notices.listen(heard));
       for (const part of parts.reverse()) {
         await part.stop().catch((error: unknown) => log.warn({ err: error }, 'the other replicas were not told'));
       }

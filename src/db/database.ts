@@ -7,6 +7,8 @@
 import type { Directory, Registry, TokenStore } from '../access/access.ts';
 import type { ActivityReader, AuditLog } from '../audit.ts';
 import type { PinStore } from '../drivers/host-keys.ts';
+import type { ExecRows } from '../exec/cancel.ts';
+import type { Notices } from '../exec/notices.ts';
 import type { PresenceStore } from '../exec/presence.ts';
 import type { OrphanStore } from '../exec/reconcile.ts';
 import { PRESENCE_MAX_MS } from '../limits.ts';
@@ -14,8 +16,10 @@ import { createActivityReader } from './activity.ts';
 import { createAuditLog } from './audit-log.ts';
 import { createDirectory } from './directory.ts';
 import { startEmbedded } from './embedded.ts';
+import { createExecRows } from './exec-rows.ts';
 import type { Log } from './log.ts';
 import { migrateDatabase } from './migrate.ts';
+import { createNotices } from './notices.ts';
 import { createPinStore } from './pin-store.ts';
 import { createRegistry } from './registry.ts';
 import { createReplicas } from './replicas.ts';
@@ -29,6 +33,8 @@ export interface Database {
   registry: Registry;
   pins: PinStore;
   replicas: PresenceStore & OrphanStore;
+  execs: ExecRows;
+  notices: Notices;
   /** Audit rows that are not durable yet. */
   auditPending(): number;
   /** Rejects with the reason when the database cannot answer now, or with the signal's when it aborts first. */
@@ -67,17 +73,18 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     await stop();
     throw error;
   }
-  return createDatabase({ sql, replica, presenceMaxMs: options.presenceMaxMs ?? PRESENCE_MAX_MS, log, stop });
+  return createDatabase({ sql, url, replica, presenceMaxMs: options.presenceMaxMs ?? PRESENCE_MAX_MS, log, stop });
 }
 
 function createDatabase(parts: {
   sql: Sql;
+  url: string;
   replica: string;
   presenceMaxMs: number;
   log: Log;
   stop(): Promise<void>;
 }): Database {
-  const { sql, replica, presenceMaxMs, log } = parts;
+  const { sql, url, replica, presenceMaxMs, log } = parts;
   const replicas = createReplicas({ sql, name: replica, maxMs: presenceMaxMs, log });
   const auditLog = createAuditLog({ sql, replica: replicas.name, log });
   let closing: Promise<void> | null = null;
@@ -88,6 +95,8 @@ function createDatabase(parts: {
     registry: createRegistry(sql),
     pins: createPinStore(sql),
     replicas,
+    execs: createExecRows(sql),
+    notices: createNotices({ sql, url, log }),
     auditPending: () => auditLog.pending(),
     ping: (signal) => ping(sql, signal),
     close() {

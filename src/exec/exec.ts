@@ -7,6 +7,7 @@
  */
 import type { OpenEntry } from '../audit.ts';
 import { SallyportError } from '../errors.ts';
+import type { Outcome } from '../outcome.ts';
 import type { Lease, Pool } from '../sessions/pool.ts';
 import type { Process, ProcessMarker, Survivors } from '../sessions/session.ts';
 import type { Workspace } from '../workspace.ts';
@@ -27,7 +28,7 @@ export interface ExecRun {
   /** Its reason is an EndCause. */
   signal: AbortSignal;
   /** Told once, when the row is closed and durable: nothing of this exec is left to do. */
-  onSettled: () => void;
+  onSettled: (outcome: Outcome) => void;
 }
 
 /** Never throws; to be iterated to its end. */
@@ -140,6 +141,6 @@ async function closeRow(
   } catch {
     // The row was never opened: the caller has been told audit_unavailable.
   } finally {
-    exec.onSettled();
+    exec.onSettled(end.outcome);
   }
 }

@@ -98,20 +98,26 @@ export function run(process: Process, options: RunOptions): Run {
   });
   if (signal.aborted) onAbort();
 
+  /** Who has lost the right to the program has lost it to its output too, also to what was read already. */
+  const isRevoked = (): boolean => signal.aborted && (signal.reason as EndCause).outcome === 'revoked';
+
   async function* events(): AsyncGenerator<ExecEvent> {
     yield { kind: 'started', pid: process.pid };
     linger.waiting(true);
     for await (const chunk of process.output) {
       linger.waiting(false);
-      if (finished) return;
+      if (finished || isRevoked()) return;
       const tally = tallies[chunk.stream];
       const discard = tally.truncated;
-      yield* tally.add(chunk.bytes);
+      for (const event of tally.add(chunk.bytes)) {
+        if (isRevoked()) return;
+        yield event;
+      }
       if (discard) await pause((chunk.bytes.length / DISCARD_BYTES_PER_S) * 1000);
       linger.waiting(true);
     }
     linger.waiting(false);
-    if (finished) return;
+    if (finished || isRevoked()) return;
     yield* tallies.stdout.end();
     yield* tallies.stderr.end();
     delivered = process.outputEnded;

@@ -1,4 +1,6 @@
 /** The execs of this process: what DELETE, drain and the limits ask about. Rows of other replicas are the database's. */
+import type { Outcome } from '../outcome.ts';
+import type { Target } from '../workspace.ts';
 import type { EndCause } from './cause.ts';
 
 export interface RunningExec {
@@ -7,14 +9,17 @@ export interface RunningExec {
   workspaceId: string;
   /** Id of the token that asked; null for admin and sessions. */
   jti: string | null;
+  /** The host it runs on; absent: whichever the workspace has. */
+  target?: Target;
   end(cause: EndCause): void;
 }
 
 export interface RunningExecs {
   /** Call the returned function once, when the exec has ended and its row is closed. */
-  add(exec: RunningExec): () => void;
-  /** Null: no such exec here, in this org and workspace. Resolves when it has ended. */
-  cancel(key: { orgId: string; workspaceId: string; execId: string }, cause: EndCause): Promise<void> | null;
+  add(exec: RunningExec): (outcome?: Outcome) => void;
+  /** Null: no such exec here, in this org and workspace. Resolves with how it has ended, which may be its own way. */
+  cancel(key: { orgId: string; workspaceId: string; execId: string }, cause: EndCause): Promise<Outcome> | null;
+  all(): RunningExec[];
   readonly size: number;
   count(by: { orgId?: string; workspaceId?: string; jti?: string }): number;
   /** Resolves when all that run now have ended by themselves. */
@@ -24,25 +29,26 @@ export interface RunningExecs {
 }
 
 export function createRunningExecs(): RunningExecs {
-  const execs = new Map<string, { exec: RunningExec; ended: Promise<void> }>();
+  const execs = new Map<string, { exec: RunningExec; ended: Promise<Outcome | undefined> }>();
   return {
     add(exec) {
-      let markEnded: () => void = () => {};
-      const ended = new Promise<void>((resolve) => {
+      let markEnded: (outcome?: Outcome) => void = () => {};
+      const ended = new Promise<Outcome | undefined>((resolve) => {
         markEnded = resolve;
       });
       execs.set(exec.execId, { exec, ended });
-      return () => {
+      return (outcome) => {
         if (!execs.delete(exec.execId)) throw new Error('bug: an exec ends once');
-        markEnded();
+        markEnded(outcome);
       };
     },
     cancel({ orgId, workspaceId, execId }, cause) {
       const found = execs.get(execId);
       if (found === undefined || found.exec.orgId !== orgId || found.exec.workspaceId !== workspaceId) return null;
       found.exec.end(cause);
-      return found.ended;
+      return found.ended.then((outcome) => outcome ?? cause.outcome);
     },
+    all: () => [...execs.values()].map(({ exec }) => exec),
     get size() {
       return execs.size;
     },

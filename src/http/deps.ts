@@ -5,6 +5,7 @@ import type { SigningKey, Verifier } from '../access/token.ts';
 import type { ActivityReader, AuditLog } from '../audit.ts';
 import type { OnCall } from '../diagnose/on-call.ts';
 import type { PinStore } from '../drivers/host-keys.ts';
+import type { CancelExec } from '../exec/cancel.ts';
 import type { RunExec } from '../exec/exec.ts';
 import type { RunningExecs } from '../exec/running.ts';
 import type { Workspace } from '../workspace.ts';
@@ -19,6 +20,8 @@ export interface HttpDeps {
   audit: AuditLog & ActivityReader;
   exec: RunExec;
   running: RunningExecs;
+  /** On whichever replica it runs. */
+  cancel: CancelExec;
   onCall: OnCall;
   /** `retire`: sessions that were opened by the old keys take nobody any more. */
   hostKeys: { pins: PinStore; retire(workspace: Workspace): void };

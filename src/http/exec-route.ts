@@ -48,6 +48,7 @@ export function createExecRoute(deps: HttpDeps, heartbeatMs: number): RequestHan
       orgId,
       workspaceId,
       jti: caller.jti,
+      target: workspace.target,
       end: (cause) => ending.abort(cause),
     });
     const reply = prefersDocument(req)
@@ -90,11 +91,11 @@ export function createCancelRoute(deps: HttpDeps): RequestHandler {
   return async (req, res) => {
     const { caller, workspace } = workspaceCall(res);
     const execId = String(req.params.execId);
-    const cause = new EndCause('cancelled', `cancelled by ${caller.actor}`);
-    const ended = deps.running.cancel({ orgId: workspace.orgId, workspaceId: workspace.id, execId }, cause);
-    if (ended === null) throw new SallyportError('not_found', 'no such exec runs in this workspace');
-    await ended;
-    res.json({ exec_id: execId, outcome: cause.outcome });
+    const { orgId, id: workspaceId } = workspace;
+    const cancelled = await deps.cancel({ orgId, workspaceId, execId, by: caller.actor });
+    if (cancelled === null) throw new SallyportError('not_found', 'no such exec runs in this workspace');
+    // 202: asked for, not ended yet. Only while the replica that runs it is dead or cut off.
+    res.status(cancelled.outcome === null ? 202 : 200).json({ exec_id: execId, outcome: cancelled.outcome });
   };
 }
 

@@ -22,6 +22,7 @@ import type {
   RefusalFacts,
 } from '../../src/audit.ts';
 import { SallyportError } from '../../src/errors.ts';
+import { createCancel } from '../../src/exec/cancel.ts';
 import type { ExecRun, RunExec } from '../../src/exec/exec.ts';
 import type { ExecEnd, ExecEvent } from '../../src/exec/frame.ts';
 import { createRunningExecs } from '../../src/exec/running.ts';
@@ -137,9 +138,10 @@ export async function fakeGateway(
         trace.push('host');
         yield* script.current(run);
       } finally {
-        run.onSettled();
+        run.onSettled('exited');
       }
     })();
+  const running = createRunningExecs();
   const deps: HttpDeps = {
     verifier: {
       async verify(bearer): Promise<Caller> {
@@ -154,7 +156,8 @@ export async function fakeGateway(
     registry: fakeRegistry(workspaces, orgs),
     audit: fakeAudit({ trace, opened, refused, changed, activity }),
     exec,
-    running: createRunningExecs(),
+    running,
+    cancel: createCancel({ running, rows: { find: async () => null }, notices: { async askToCancel() {} } }),
     hostKeys: { pins: { get: async () => [], put: async () => {} }, retire() {} },
     onCall: {
       diagnose: () => Promise.reject(new Error('no host here')),

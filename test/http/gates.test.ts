@@ -279,7 +279,7 @@ describe('a refusal', () => {
             () => null,
             (reason: SallyportError) => reason,
           );
-          run.onSettled();
+          run.onSettled('exited');
           const { endOf } = await import('./fake-gateway.ts');
           yield endOf(run, { outcome: 'unreachable', exitCode: null, error });
         })(),

@@ -1,0 +1,216 @@
+/**
+ * A right that is withdrawn ends what runs by it, on every replica: seen in the process table and in what the caller reads.
+ *
+ * The contract says: TERM and no more output within 2 s, gone within 4.5 s. The programs here ignore TERM and note when
+ * it came, so both times are seen.
+ */
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { request } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { carryingExecId } from '../support/processes.ts';
+import { placeOf, type Replica, type Replicas, runningExec, startReplicas } from '../support/replicas.ts';
+import { waitUntil } from '../support/wait.ts';
+
+/** What a busy machine may take on top of what is promised. */
+const MARGIN_MS = 1_000;
+const TERM_MAX_MS = 2_000 + MARGIN_MS;
+const GONE_MAX_MS = 4_500 + MARGIN_MS;
+
+let replicas: Replicas;
+/** Runs the execs; `deaf` runs them too, and never hears a notice. */
+let here: Replica;
+let there: Replica;
+let deaf: Replica;
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'withdrawal-'));
+  replicas = await startReplicas({ instances: 15 });
+  [here, there, deaf] = [await replicas.start(), await replicas.start(), await replicas.start({ listens: false })];
+});
+afterAll(async () => {
+  await replicas.stop();
+  await rm(folder, { recursive: true });
+});
+
+interface Case {
+  org: string;
+  workspace: string;
+  place: object;
+  tokenId: string;
+}
+
+/** What each does, on any replica. */
+const WITHDRAWALS = {
+  'the token is revoked': (by: Replica, { tokenId }: Case) =>
+    replicas.admin(by, 'DELETE', `/tokens/${tokenId}`).then((): number => 401),
+  'the tier is lowered': (by: Replica, { workspace }: Case) =>
+    replicas.admin(by, 'PATCH', `/workspaces/${workspace}`, { tier: 2 }).then((): number => 403),
+  'the workspace is deleted': (by: Replica, { workspace }: Case) =>
+    replicas.admin(by, 'DELETE', `/workspaces/${workspace}`).then((): number => 404),
+  'the workspace is moved': (by: Replica, { workspace, place }: Case) =>
+    replicas.admin(by, 'PUT', `/workspaces/${workspace}`, { org_id: 'org-2', ...place }).then((): number => 404),
+  'the org is frozen': (by: Replica, { org }: Case) =>
+    replicas.admin(by, 'POST', `/orgs/${org}/freeze`).then((): number => 403),
+};
+const NAMES = Object.keys(WITHDRAWALS) as (keyof typeof WITHDRAWALS)[];
+
+let cases = 0;
+/** An org, a workspace on an instance that nobody else uses now, and a token, all of their own. */
+async function newCase(): Promise<Case & { token: string }> {
+  cases += 1;
+  const [org, workspace] = [`org-case-${cases}`, `ws-case-${cases}`];
+  const index = cases % replicas.lab.lab.instances.length;
+  const place = placeOf(replicas.lab, index);
+  // (region, instance id) is unique: whoever had the instance gives it back.
+  await replicas.sql(`update workspaces set deleted_at = now() where instance_id = $1 and deleted_at is null`, [
+    (place as { instance_id: string }).instance_id,
+  ]);
+  await replicas.admin(here, 'PUT', `/orgs/${org}`, { name: org });
+  await replicas.admin(here, 'PUT', `/workspaces/${workspace}`, { org_id: org, ...place });
+  const { id, token } = await replicas.issue(here, { org_id: org });
+  return { org, workspace, place, tokenId: id, token };
+}
+
+/** Streams an exec and notes when frames came. */
+async function stream(replica: Replica, { workspace, token }: { workspace: string; token: string }, body: object) {
+  const frames: { atMs: number; frame: Record<string, unknown> }[] = [];
+  const sent = request(`${replica.url}/workspaces/${workspace}/exec`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+  });
+  const over = (async () => {
+    const [response] = (await once(sent, 'response')) as [import('node:http').IncomingMessage];
+    let rest = '';
+    for await (const chunk of response) {
+      rest += String(chunk);
+      const lines = rest.split('\n');
+      rest = lines.pop() ?? '';
+      for (const line of lines) if (line !== '') frames.push({ atMs: Date.now(), frame: JSON.parse(line) });
+    }
+    if (rest !== '') frames.push({ atMs: Date.now(), frame: JSON.parse(rest) });
+    return response.statusCode ?? 0;
+  })();
+  sent.end(JSON.stringify(body));
+  return { frames, over };
+}
+
+/** A program that ignores TERM and writes the time of the first one into a file. */
+function stubborn(script: string): { cmd: string[]; termAtMs(): Promise<number> } {
+  const file = join(folder, randomUUID());
+  return {
+    cmd: ['bash', '-c', `trap 'date +%s%3N >> "$0"' TERM; ${script}`, file],
+    termAtMs: async () => Number((await readFile(file, 'utf8').catch(() => '')).split('\n')[0] || Number.NaN),
+  };
+}
+
+async function withdrawWhileRunning(
+  name: keyof typeof WITHDRAWALS,
+  { runner, by, script, streams }: { runner: Replica; by: Replica; script: string; streams: boolean },
+): Promise<void> {
+  const it = await newCase();
+  const program = stubborn(script);
+  const { frames, over } = await stream(runner, it, { cmd: program.cmd, timeout_s: 60 });
+  const execId = await runningExec(
+    { ...runner, ask: (path, how) => runner.ask(path, { token: it.token, ...how }) },
+    it.workspace,
+  );
+  await waitUntil('it runs', () => carryingExecId(execId).length > 0, 20_000);
+  if (streams) await waitUntil('it streams', () => frames.length > 3, 20_000);
+  // The trap is set a moment after the start of the shell.
+  else await waitUntil('its sleep has begun', () => carryingExecId(execId).length > 1, 20_000);
+
+  const startedAtMs = Date.now();
+  const refusal = await WITHDRAWALS[name](by, it);
+  await waitUntil('it is gone', () => carryingExecId(execId).length === 0, 20_000);
+  expect(Date.now() - startedAtMs).toBeLessThan(GONE_MAX_MS);
+  expect((await program.termAtMs()) - startedAtMs).toBeLessThan(TERM_MAX_MS);
+
+  await over;
+  const output = frames.filter(({ frame }) => 'stream' in frame);
+  for (const { atMs } of output) expect(atMs - startedAtMs).toBeLessThan(TERM_MAX_MS);
+  const terminal = frames.at(-1)?.frame;
+  expect(terminal).toMatchObject({ code: 'exec_revoked', outcome: 'revoked', survivors: [] });
+  const row = await waitUntil('the row is finished', async () => {
+    const found = await replicas.row(execId);
+    return found.status !== 'running' && found;
+  });
+  expect(row).toMatchObject({ status: 'cancelled', response_body: { outcome: 'revoked', survivors: [] } });
+
+  for (const replica of [here, there, deaf]) {
+    const again = await replica.exec({ cmd: ['true'] }, it);
+    expect(again.status).toBe(refusal);
+  }
+}
+
+const SILENT = 'while :; do sleep 0.1; done';
+const STREAMING = 'while :; do echo tick; sleep 0.05; done';
+
+describe.each(NAMES)('%s', (name) => {
+  const places: [string, () => { runner: Replica; by: Replica }][] = [
+    ['on the replica that runs it', () => ({ runner: here, by: here })],
+    ['on another replica', () => ({ runner: here, by: there })],
+    ['on another replica, and the notice is lost', () => ({ runner: deaf, by: there })],
+  ];
+  describe.each(places)('%s', (_place, where) => {
+    it.concurrent(
+      'a silent program is ended in time',
+      () => withdrawWhileRunning(name, { ...where(), script: SILENT, streams: false }),
+      40_000,
+    );
+
+    it.concurrent(
+      'the output of a streaming program stops in time',
+      () => withdrawWhileRunning(name, { ...where(), script: STREAMING, streams: true }),
+      40_000,
+    );
+
+    it.concurrent('an exec that is still connecting never starts', async () => {
+      const it = await newCase();
+      const { runner, by } = where();
+      const instanceId = (it.place as { instance_id: string }).instance_id;
+      await replicas.lab.fault('banner_hang', { instanceId });
+      const mark = `mark-${randomUUID()}`;
+      const asked = runner.exec({ cmd: ['sh', '-c', 'sleep 100; :', mark], connect_timeout_s: 30 }, it);
+      const execId = await runningExec(
+        { ...runner, ask: (path, how) => runner.ask(path, { token: it.token, ...how }) },
+        it.workspace,
+      );
+      const startedAtMs = Date.now();
+      await WITHDRAWALS[name](by, it);
+      const { status, body } = await asked;
+      expect(Date.now() - startedAtMs).toBeLessThan(TERM_MAX_MS);
+      expect(status).toBe(403);
+      expect(body).toMatchObject({ code: 'exec_revoked', outcome: 'revoked' });
+      expect(carryingExecId(execId)).toEqual([]);
+      const { response_body } = await waitUntil('the row is finished', async () => {
+        const found = await replicas.row(execId);
+        return found.status !== 'running' && found;
+      });
+      expect(response_body).toMatchObject({ outcome: 'revoked' });
+    }, 40_000);
+  });
+});
+
+describe('what is no withdrawal', () => {
+  it('a new name, new labels, a higher tier and another route end nothing', async () => {
+    const it = await newCase();
+    const asked = here.exec({ cmd: ['sh', '-c', 'sleep 4; echo done'] }, it);
+    await runningExec({ ...here, ask: (path, how) => here.ask(path, { token: it.token, ...how }) }, it.workspace);
+    for (const change of [{ name: 'x', labels: { a: 'b' } }, { tier: 4 }, { route: 'auto' }])
+      await replicas.admin(there, 'PATCH', `/workspaces/${it.workspace}`, change);
+    expect((await asked).frames.at(-1)).toMatchObject({ exit_code: 0, complete: true });
+  });
+
+  it('the expiry of a token ends nothing', async () => {
+    const it = await newCase();
+    const { token } = await replicas.issue(here, { org_id: it.org, expires_in_s: 60 });
+    const asked = here.exec({ cmd: ['sh', '-c', 'sleep 3; echo done'] }, { ...it, token });
+    await runningExec({ ...here, ask: (path, how) => here.ask(path, { token: it.token, ...how }) }, it.workspace);
+    await replicas.sql(`update tokens set expires_at = now() - interval '1 hour' where org_id = $1`, [it.org]);
+    expect((await asked).frames.at(-1)).toMatchObject({ exit_code: 0, complete: true });
+  });
+});
