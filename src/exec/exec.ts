@@ -8,8 +8,8 @@
 import type { OpenEntry } from '../audit.ts';
 import { SallyportError } from '../errors.ts';
 import type { Outcome } from '../outcome.ts';
-import type { Lease, Pool } from '../sessions/pool.ts';
-import type { Process, ProcessMarker, Survivors } from '../sessions/session.ts';
+import type { Pool } from '../sessions/pool.ts';
+import type { Lease, Process, ProcessMarker, Survivors } from '../sessions/session.ts';
 import type { Workspace } from '../workspace.ts';
 import type { Command } from './command.ts';
 import { auditFacts, endWithout } from './end.ts';

@@ -9,8 +9,7 @@ import { SallyportError } from '../errors.ts';
 import { EXECS_PER_SESSION, OPENINGS_PER_HOST, SESSION_HOLD_MIN_MS, SESSION_OPEN_MAX_MS } from '../limits.ts';
 import type { Workspace } from '../workspace.ts';
 import { type Budget, noPlace } from './budget.ts';
-import type { Lease } from './pool.ts';
-import type { Opening as OpenCall, Session } from './session.ts';
+import type { Lease, Opening as OpenCall, Session } from './session.ts';
 import { ConnectTrace } from './trace.ts';
 
 interface Shared {

@@ -8,13 +8,7 @@ import { SESSION_HOLD_MIN_MS, SESSION_IDLE_MS, SESSION_MAX_AGE_MS, TUNNELS_PER_E
 import type { DriverName, Workspace } from '../workspace.ts';
 import { createBudget, noPlace } from './budget.ts';
 import { Host } from './host.ts';
-import type { Driver, Opening, ProbeEnd, Session } from './session.ts';
-
-export interface Lease {
-  readonly session: Session;
-  /** Gives the place back. A second call throws. */
-  release(): void;
-}
+import type { Driver, Lease, Opening, ProbeEnd, Session } from './session.ts';
 
 export interface Pool {
   /** A place on a session that is open now, or null. Never dials, never waits. */

@@ -82,6 +82,13 @@ export interface Session {
   close(): void;
 }
 
+/** One user of a session. */
+export interface Lease {
+  readonly session: Session;
+  /** Gives the place back. A second call throws. */
+  release(): void;
+}
+
 export interface StartSpec {
   execId: string;
   argv: readonly [string, ...string[]];

@@ -2,8 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { SallyportError } from '../../src/errors.ts';
 import { EXECS_PER_SESSION } from '../../src/limits.ts';
 import { deferred } from '../../src/sessions/deferred.ts';
-import { createPool, type Lease, type Pool } from '../../src/sessions/pool.ts';
-import type { Driver, Opening, Session } from '../../src/sessions/session.ts';
+import { createPool, type Pool } from '../../src/sessions/pool.ts';
+import type { Driver, Lease, Opening, Session } from '../../src/sessions/session.ts';
 import type { Workspace } from '../../src/workspace.ts';
 
 const workspace: Workspace = {
