@@ -70,8 +70,9 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
   const running = createRunningExecs();
   let draining = false;
 
+  const version = readVersion();
   const metrics = createMetrics({
-    version: readVersion(),
+    version,
     nativeCrypto: hasNativeCrypto(),
     running: () => running.size,
     pool: () => pool.stats(),
@@ -96,6 +97,7 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
     ready: () => readiness({ database, signingKey, draining }),
     draining: () => draining,
     metrics,
+    version,
     servesMetrics: config.metricsPort === null,
     log,
   };

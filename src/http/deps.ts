@@ -41,6 +41,8 @@ export interface HttpDeps {
   ready(): Promise<{ ok: boolean; reasons: string[] }>;
   draining(): boolean;
   metrics: Metrics;
+  /** Of this program. */
+  version: string;
   /** Whether metrics are served here, beside everything else. */
   servesMetrics: boolean;
   log: Logger;

@@ -17,6 +17,7 @@ import { readJson } from './body.ts';
 import { callOf, execCall, knownCall, workspaceCall } from './call.ts';
 import type { HttpDeps } from './deps.ts';
 import { createGuessLimit, createRateLimit, showQuota } from './rate-limit.ts';
+import { withFacts } from './route-facts.ts';
 
 export interface Gates {
   /** Signature of the credential, its rate, and org guard, before any lookup. */
@@ -77,87 +78,90 @@ export function createGates(deps: HttpDeps): Gates {
   }
 
   return {
-    caller: (activity) => async (req, res, next) => {
-      const call = callOf(res);
-      call.activity = activity;
-      call.caller = await verify(req, res);
-      await rate.take(call.caller, res);
-      call.orgId = guardOrg(call.caller, {
-        headerOrgId: req.get('x-org-id'),
-        processOrgId: deps.processOrgId,
-      });
-      next();
-    },
+    caller: (activity) =>
+      withFacts({ codes: ['unauthenticated', 'rate_limited', 'not_found'] }, async (req, res, next) => {
+        const call = callOf(res);
+        call.activity = activity;
+        call.caller = await verify(req, res);
+        await rate.take(call.caller, res);
+        call.orgId = guardOrg(call.caller, {
+          headerOrgId: req.get('x-org-id'),
+          processOrgId: deps.processOrgId,
+        });
+        next();
+      }),
 
-    standing: async (_req, res, next) => {
+    standing: withFacts({ codes: ['exec_revoked', 'audit_unavailable'] }, async (_req, res, next) => {
       await lookUp(res, knownCall(res).caller.workspaceId);
       refuseFrozen(res);
       next();
-    },
+    }),
 
-    workspace: async (req, res, next) => {
+    workspace: withFacts({ codes: ['not_found', 'exec_revoked', 'audit_unavailable'] }, async (req, res, next) => {
       await lookUp(res, String(req.params.id));
       const call = callOf(res);
       if (call.workspace === null) throw notFound();
       refuseFrozen(res);
       next();
-    },
+    }),
 
-    workspaceOrNew: async (req, res, next) => {
+    workspaceOrNew: withFacts({ codes: ['not_found', 'exec_revoked', 'audit_unavailable'] }, async (req, res, next) => {
       await lookUp(res, String(req.params.id));
       const call = knownCall(res);
       if (call.workspace === null && call.caller.kind !== 'admin') throw notFound();
       refuseFrozen(res);
       next();
-    },
+    }),
 
-    thawed: (_req, res, next) => {
+    thawed: withFacts({ codes: ['exec_revoked'] }, (_req, res, next) => {
       if (callOf(res).frozen) throw frozenOrg();
       next();
-    },
+    }),
 
-    admin: (_req, res, next) => {
+    admin: withFacts({ codes: ['not_found', 'audit_unavailable'], adminOnly: true }, (_req, res, next) => {
       if (knownCall(res).caller.kind !== 'admin') throw notFound();
       next();
-    },
+    }),
 
-    scope: (scope) => (_req, res, next) => {
-      mayScope(knownCall(res).caller, scope);
-      next();
-    },
+    scope: (scope) =>
+      withFacts({ codes: ['scope_missing'], scope }, (_req, res, next) => {
+        mayScope(knownCall(res).caller, scope);
+        next();
+      }),
 
-    body: async (req, res, next) => {
+    body: withFacts({ codes: ['invalid_request', 'too_large', 'unsupported_media_type'] }, async (req, res, next) => {
       callOf(res).body = await readJson(req);
       next();
-    },
+    }),
 
-    command: (_req, res, next) => {
+    command: withFacts({ codes: ['invalid_request', 'cmd_not_argv'] }, (_req, res, next) => {
       const call = callOf(res);
       call.command = parseCommand(call.body, limits);
       next();
-    },
+    }),
 
-    tier: (what) => (_req, res, next) => {
-      requireTier(workspaceCall(res).workspace, what);
-      next();
-    },
+    tier: (what) =>
+      withFacts({ codes: ['exec_tier_forbidden'] }, (_req, res, next) => {
+        requireTier(workspaceCall(res).workspace, what);
+        next();
+      }),
 
-    instance: (_req, res, next) => {
+    instance: withFacts({ codes: ['no_instance'] }, (_req, res, next) => {
       requireInstance(workspaceCall(res).workspace);
       next();
-    },
+    }),
 
-    rules: (_req, res, next) => {
+    rules: withFacts({ codes: ['exec_command_forbidden'] }, (_req, res, next) => {
       const { caller, command } = execCall(res);
       callOf(res).rule = requireAllowed(caller, command);
       next();
-    },
+    }),
 
-    room: (_req, res, next) => {
+    room: withFacts({ codes: ['too_many_execs', 'capacity', 'draining'] }, (_req, res, next) => {
       if (deps.draining()) throw new SallyportError('draining', 'the gateway is stopping and starts nothing new');
       requireRoom(res, deps);
       next();
-    },
+    }),
   };
 }
 

@@ -70,6 +70,10 @@ export function statusOf(code: ErrorCode): number {
   return PROBLEMS[code].status;
 }
 
+export function titleOf(code: ErrorCode): string {
+  return PROBLEMS[code].title;
+}
+
 /** What a caller reads about an error, in a problem body and in the terminal frame. */
 export function publicText(error: SallyportError): string {
   const text = PROBLEMS[error.code].detail ?? error.message;

@@ -7,6 +7,7 @@ import { answerDryRun, createCancelRoute, createExecRoute } from './exec-route.t
 import { createGates } from './gates.ts';
 import { createHealthRoutes, createMetricsRoute } from './health-route.ts';
 import { createHostKeyRoutes } from './host-keys-route.ts';
+import { createDocumentation } from './openapi.ts';
 import { createOrgRoutes } from './org-route.ts';
 import { createTokenRoutes } from './token-route.ts';
 import { createWorkspaceRoutes } from './workspace-route.ts';
@@ -38,10 +39,13 @@ export function addRoutes(app: Express, deps: HttpDeps, { heartbeatMs }: { heart
   const orgs = createOrgRoutes(deps);
   const health = createHealthRoutes(deps);
   const hostKeys = createHostKeyRoutes(deps);
+  const documentation = createDocumentation(app, deps);
 
   app.get('/healthz', health.live);
   app.get('/readyz', health.ready);
   if (deps.servesMetrics) app.get('/metrics', createMetricsRoute(deps));
+  app.get('/openapi.json', documentation.document);
+  app.get('/docs', documentation.page);
 
   app.post(
     '/workspaces/:id/exec',

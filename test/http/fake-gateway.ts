@@ -176,6 +176,7 @@ export async function fakeGateway(
     ready: async () => ({ ok: true, reasons: [] }),
     draining: () => false,
     metrics: fakeMetrics(),
+    version: '0.0.0',
     servesMetrics: true,
     log: pino({ level: 'info' }, { write: (line: string) => logged.push(JSON.parse(line)) }),
     ...change,
