@@ -92,7 +92,7 @@ export function startProgram(
         if (exit !== null) exitKnown.resolve(exit);
       },
       closed(refused) {
-        output.end();
+        output.cut();
         const lost = new SallyportError('connection_lost', 'the connection to the host was lost', {
           outcome: 'connection_lost',
         });

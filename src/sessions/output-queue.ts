@@ -15,6 +15,8 @@ export interface OutputQueue {
   readonly ended: boolean;
   push(chunk: OutputChunk): void;
   end(): void;
+  /** Nothing more will come, and nobody knows what was missed: a reader gets what is queued, then the end. */
+  cut(): void;
   /** Nobody will read on: what is queued and what still comes is dropped; a waiting reader sees the end. */
   abandon(): void;
 }
@@ -23,6 +25,7 @@ export interface OutputQueue {
 export function createOutputQueue(taken: (bytes: number) => void): OutputQueue {
   let queue: OutputChunk[] = [];
   let ended = false;
+  let whole = false;
   let abandoned = false;
   let wake: (() => void) | null = null;
   const notify = (): void => {
@@ -69,7 +72,7 @@ export function createOutputQueue(taken: (bytes: number) => void): OutputQueue {
   return {
     chunks: read(),
     get ended() {
-      return ended && !abandoned;
+      return whole && !abandoned;
     },
     push(chunk) {
       if (abandoned) {
@@ -80,6 +83,11 @@ export function createOutputQueue(taken: (bytes: number) => void): OutputQueue {
       notify();
     },
     end() {
+      whole ||= !ended;
+      ended = true;
+      notify();
+    },
+    cut() {
       ended = true;
       notify();
     },

@@ -99,4 +99,12 @@ describe('output queue', () => {
     expect(await next()).toBeNull();
     expect(queue.ended).toBe(false);
   });
+
+  it('what is cut off is read to its end, and did not end', async () => {
+    const { queue, next } = setup();
+    queue.push(chunk('a'));
+    queue.cut();
+    queue.end();
+    expect([await next(), await next(), queue.ended]).toEqual(['stdout a', null, false]);
+  });
 });
