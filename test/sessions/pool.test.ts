@@ -184,7 +184,7 @@ describe('pool', () => {
     session.die();
     await turn();
     expect(pool.leaseOpen(workspace)).toBeNull();
-    expect(pool.stats()).toEqual({ sessions: 0, leases: 0, openings: 0, waiting: 0 });
+    expect(pool.stats()).toEqual({ sessions: 0, leases: 0, openings: 0, waiting: 0, tunnels: 0 });
   });
 
   it('an idle session is closed', async () => {
@@ -263,7 +263,7 @@ describe('pool', () => {
       session.die();
       await turn();
     }
-    expect(pool.stats()).toEqual({ sessions: 0, leases: 0, openings: 0, waiting: 0 });
+    expect(pool.stats()).toEqual({ sessions: 0, leases: 0, openings: 0, waiting: 0, tunnels: 0 });
   });
 
   describe('with a scarce way to many hosts', () => {
