@@ -33,7 +33,11 @@ export interface SshLogin {
   verifyHostKey(wireKey: Buffer): Promise<SallyportError | null>;
 }
 
-/** Explicit lists: the library's own still hold SHA-1. AES-GCM first, it is the fastest with native crypto. */
+/**
+ * Explicit lists: the library's own still hold SHA-1. AES-GCM first, it is the fastest with native crypto. Nothing that
+ * Terrapin (CVE-2023-48795) breaks is offered, no ChaCha20-Poly1305 and no CBC, so it cannot be agreed on with a host
+ * that lacks strict key exchange.
+ */
 const ALGORITHMS = {
   kex: [
     'curve25519-sha256',
