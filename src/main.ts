@@ -129,10 +129,22 @@ async function main(argv: string[]): Promise<number> {
   return await runCli(argv, processIo(), SERVER_VERBS);
 }
 
+/** What the machine refuses to a server verb, by system call, and the settings that led there. */
+const SETTINGS_BEHIND: Readonly<Record<string, string>> = {
+  listen: 'SALLYPORT_HOST and SALLYPORT_PORT',
+  mkdir: 'SALLYPORT_DATA_DIR',
+};
+
+function sentenceOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const settings = 'syscall' in error ? SETTINGS_BEHIND[String(error.syscall)] : undefined;
+  return settings === undefined ? error.message : `${settings}: ${error.message}`;
+}
+
 try {
   // Verbs have flushed what they wrote; a reader of ours that has stopped reading must not keep the process alive.
   process.exit(await main(process.argv.slice(2)));
 } catch (error) {
-  process.stderr.write(`sallyport: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.stderr.write(`sallyport: ${sentenceOf(error)}\n`);
   process.exitCode = 1;
 }
