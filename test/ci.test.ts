@@ -24,6 +24,7 @@ const ready = [
   requireProgram('/usr/bin/zsh', 'zsh'),
   requireProgram('/usr/bin/tcsh', 'tcsh'),
   requireProgram('/usr/bin/fish', 'fish'),
+  requireProgram('/usr/bin/curl', 'curl'),
 ];
 
 // It would install what is missing, which is nothing that a test should do to a machine.
