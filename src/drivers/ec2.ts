@@ -251,7 +251,7 @@ export function createEc2Driver(deps: Ec2Deps): Driver {
       {
         transport: stream,
         username: host.osUser,
-        privateKey: key.privatePem,
+        key: { pem: key.privatePem },
         beforeAuth,
         hostKeyTypes: trusts.types,
         verifyHostKey: (wireKey) => trusts.verify(wireKey),

@@ -15,13 +15,13 @@ import { BOOTSTRAP } from './bootstrap.ts';
 import type { Channel } from './channel.ts';
 import { createChannelSession } from './channel-session.ts';
 import { openChannel } from './ssh-channel.ts';
+import type { SshKey } from './ssh-key.ts';
 
 export interface SshLogin {
   /** Already connected; belongs to the session from now on and is destroyed with it. */
   transport: Duplex;
   username: string;
-  /** OpenSSH PEM, in memory only. */
-  privateKey: string;
+  key: SshKey;
   /**
    * Called once, when the host has proved its key. Authentication waits for it (the key push); its rejection rejects the
    * opening, before anything of the login was sent.
@@ -135,7 +135,7 @@ async function connect(client: Client, login: SshLogin, { signal, trace }: Openi
   await trace.step('login', `user ${login.username}`, () => Promise.race([ready, failed]));
 }
 
-/** Our key, once, as soon as the host has it; no `none`, no agent: sshd counts and delays every attempt. */
+/** Our key, once, as soon as the host has it; no `none`: sshd counts and delays every attempt. */
 function publicKeyOnce(
   login: SshLogin,
   mayLogIn: Promise<void>,
@@ -144,8 +144,12 @@ function publicKeyOnce(
   return (_left, _partial, next) => {
     if (tried) return next(false);
     tried = true;
-    void mayLogIn.then(() => next({ type: 'publickey', username: login.username, key: login.privateKey }));
+    void mayLogIn.then(() => next({ username: login.username, ...methodOf(login.key) }));
   };
+}
+
+function methodOf(key: SshKey): { type: 'publickey'; key: string } | { type: 'agent'; agent: string } {
+  return 'pem' in key ? { type: 'publickey', key: key.pem } : { type: 'agent', agent: key.agent };
 }
 
 /** In our order of preference, whatever the order of the pins. */
@@ -176,6 +180,13 @@ function explain(step: Step, error: Error & { level?: string }): SallyportError 
       cause: error,
     });
   }
+  if (step === 'login' && error.level === 'agent')
+    return new SallyportError('login_refused', 'the gateway’s SSH agent does not answer, or would not sign', {
+      failedStep: 'login',
+      outcome: 'unreachable',
+      remedy: 'The operator looks at the agent: ssh-add -l, as the gateway’s user and with its SSH_AUTH_SOCK.',
+      cause: error,
+    });
   if (step === 'login' && error.level === 'client-authentication')
     return new SallyportError('login_refused', 'the host refused the login', {
       failedStep: 'login',

@@ -114,7 +114,7 @@ async function openSequentially(instance: Instance): Promise<Session> {
     {
       transport,
       username: instance.osUser,
-      privateKey: key.privatePem,
+      key: { pem: key.privatePem },
       beforeAuth: async () => undefined,
       hostKeyTypes: trust.types,
       verifyHostKey: (wireKey) => trust.verify(wireKey),

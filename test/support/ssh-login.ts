@@ -17,7 +17,7 @@ export async function logIn({ port, username, privateKey }: Login): Promise<Sess
   const login = {
     transport,
     username,
-    privateKey,
+    key: { pem: privateKey },
     beforeAuth: async () => {},
     hostKeyTypes: null,
     verifyHostKey: async () => null,
