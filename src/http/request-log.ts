@@ -15,9 +15,15 @@ const PROBES: ReadonlySet<string> = new Set(['/healthz', '/readyz', '/metrics'])
 export function createRequestLog({ log, metrics }: Pick<HttpDeps, 'log' | 'metrics'>): RequestHandler {
   return (req, res, next) => {
     const fromMs = performance.now();
+    let isSent = false;
+    res.once('finish', () => {
+      // Node says so too when what was still to be written is given up with the connection.
+      isSent = !req.socket.destroyed;
+    });
     res.once('close', () => {
       const level = PROBES.has(req.route?.path) ? 'debug' : 'info';
-      log[level](factsOf(req, res, performance.now() - fromMs), 'request');
+      const facts = factsOf(req, res, performance.now() - fromMs);
+      log[level](isSent ? facts : { ...facts, cut_off: true }, 'request');
       const { code, outcome, execId, workspace } = callOf(res);
       metrics.countRequest({
         route: req.route === undefined ? null : methodOf(req),
@@ -45,7 +51,6 @@ function factsOf(req: Request, res: Response, durationMs: number): Record<string
     code: code ?? undefined,
     outcome: outcome ?? undefined,
     ...unrecorded,
-    ...(res.writableFinished ? {} : { cut_off: true }),
   };
 }
 

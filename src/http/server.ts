@@ -33,8 +33,17 @@ export type { HttpDeps } from './deps.ts';
 /** While closing: how often connections that have become idle are looked for. */
 const IDLE_CHECK_MS = 50;
 
-export function createApp(deps: HttpDeps, { heartbeatMs = HEARTBEAT_MS }: { heartbeatMs?: number } = {}): Express {
-  const app = bareApp(deps);
+/** For tests, which cannot wait as long as a caller may. */
+export interface AppPace {
+  heartbeatMs?: number;
+  answerStallMs?: number;
+}
+
+export function createApp(
+  deps: HttpDeps,
+  { heartbeatMs = HEARTBEAT_MS, answerStallMs = ANSWER_STALL_MAX_MS }: AppPace = {},
+): Express {
+  const app = bareApp(deps, answerStallMs);
   app.use(closeWhileDraining(deps));
   addRoutes(app, deps, { heartbeatMs });
   app.use(unknownRoute);
@@ -44,14 +53,14 @@ export function createApp(deps: HttpDeps, { heartbeatMs = HEARTBEAT_MS }: { hear
 
 /** For a port of its own: nothing but the metrics. */
 export function createMetricsApp(deps: HttpDeps): Express {
-  const app = bareApp(deps);
+  const app = bareApp(deps, ANSWER_STALL_MAX_MS);
   app.get('/metrics', createMetricsRoute(deps));
   app.use(unknownRoute);
   app.use(createErrorHandler(deps));
   return app;
 }
 
-function bareApp(deps: HttpDeps): Express {
+function bareApp(deps: HttpDeps, answerStallMs: number): Express {
   const app = express();
   // Express shows stacks to callers outside production; our error handler comes first, this is the second lock.
   app.set('env', 'production');
@@ -62,6 +71,7 @@ function bareApp(deps: HttpDeps): Express {
   app.disable('x-powered-by');
   app.use(openCall);
   app.use(createRequestLog(deps));
+  app.use(limitStall(answerStallMs));
   return app;
 }
 
@@ -73,6 +83,17 @@ function closeWhileDraining({ draining }: HttpDeps): RequestHandler {
   };
 }
 
+/**
+ * Once an answer is complete only the caller's reading is waited for. Node counts every byte that leaves as activity, and
+ * takes the limit away with the next request on the connection.
+ */
+function limitStall(stallMs: number): RequestHandler {
+  return (req, res, next) => {
+    res.once('prefinish', () => req.socket.setTimeout(stallMs));
+    next();
+  };
+}
+
 const openCall: RequestHandler = (req, res, next) => {
   const sent = req.get('x-request-id') ?? '';
   const requestId = /^[A-Za-z0-9._-]{1,128}$/.test(sent) ? sent : randomUUID();
@@ -80,9 +101,6 @@ const openCall: RequestHandler = (req, res, next) => {
   res.setHeader('X-Request-Id', requestId);
   res.setHeader('Cache-Control', 'no-store');
   res.setHeader('X-Content-Type-Options', 'nosniff');
-  // From here on only the caller's reading is waited for. Node counts every byte that leaves as activity, and takes the
-  // limit away with the next request on the connection.
-  res.once('prefinish', () => req.socket.setTimeout(ANSWER_STALL_MAX_MS));
   next();
 };
 

@@ -27,7 +27,7 @@ import type { ExecRun, RunExec } from '../../src/exec/exec.ts';
 import type { ExecEnd, ExecEvent } from '../../src/exec/frame.ts';
 import { createRunningExecs } from '../../src/exec/running.ts';
 import { createMetrics, type Metrics } from '../../src/http/metrics.ts';
-import { createApp, type HttpDeps } from '../../src/http/server.ts';
+import { type AppPace, createApp, type HttpDeps } from '../../src/http/server.ts';
 import type { Org, Workspace } from '../../src/workspace.ts';
 
 export const ADMIN_TOKEN = 'admin-token-of-at-least-32-characters';
@@ -106,7 +106,7 @@ export interface FakeGateway {
 
 export async function fakeGateway(
   change: Partial<HttpDeps> = {},
-  { heartbeatMs }: { heartbeatMs?: number } = {},
+  pace: AppPace = {},
 ): Promise<FakeGateway> {
   const key = await loadSigningKey(await generateSigningKey());
   const trace: string[] = [];
@@ -185,7 +185,7 @@ export async function fakeGateway(
   let tokens = 0;
   return {
     deps,
-    app: createApp(deps, heartbeatMs === undefined ? {} : { heartbeatMs }),
+    app: createApp(deps, pace),
     trace,
     opened,
     refused,

@@ -43,6 +43,7 @@ describe('the request log', () => {
       },
     ]);
     expect(gateway.logged[0]).not.toHaveProperty('code');
+    expect(gateway.logged[0]).not.toHaveProperty('cut_off');
   });
 
   test('says why a request was refused, and where a stranger came from', async () => {
