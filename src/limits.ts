@@ -139,6 +139,15 @@ export const READY_CHECK_MS = 2_000;
 export const DIAGNOSE_MAX_MS = 30_000;
 /** the way to the host (as an exec has by default), and starting one program there. */
 export const DIAGNOSE_CONNECT_MAX_MS = CONNECT_TIMEOUT_DEFAULT_S * 1000;
+/** One step in which only the host keeps us waiting: a healthy one answers in a second. */
+export const DIAGNOSE_STEP_MAX_MS = 8_000;
 export const DIAGNOSE_CHANNEL_MAX_MS = 5_000;
 /** Enough for the last screen of a console. */
 export const CONSOLE_TAIL_CHARS = 4 * 1024;
+/** A rescue: one section, all commands together (with the diagnosis below the 60 s of common proxies), how many at once. */
+export const RESCUE_SECTION_MAX_MS = 10_000;
+export const RESCUE_SECTION_MAX_BYTES = 64 * 1024;
+export const RESCUE_RUN_MAX_MS = 30_000;
+export const RESCUE_AT_ONCE = 4;
+/** Kept of one workspace. */
+export const RESCUES_KEPT = 3;

@@ -88,7 +88,7 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
     audit: database.audit,
     exec: metrics.watch(createExec({ pool })),
     running,
-    onCall: createOnCall({ drivers, pool }),
+    onCall: createOnCall({ drivers, pool, rescues: database.rescues }),
     cancel: createCancel({ running, rows: database.execs, notices: database.notices }),
     hostKeys: { pins: database.pins, retire: (workspace) => pool.retire(workspace) },
     limits: config.limits,

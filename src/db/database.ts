@@ -6,6 +6,7 @@
  */
 import type { Directory, Registry, TokenStore } from '../access/access.ts';
 import type { ActivityReader, AuditLog } from '../audit.ts';
+import type { RescueStore } from '../diagnose/rescue.ts';
 import type { PinStore } from '../drivers/host-keys.ts';
 import type { ExecRows } from '../exec/cancel.ts';
 import type { Notices } from '../exec/notices.ts';
@@ -23,6 +24,7 @@ import { createNotices } from './notices.ts';
 import { createPinStore } from './pin-store.ts';
 import { createRegistry } from './registry.ts';
 import { createReplicas } from './replicas.ts';
+import { createRescueStore } from './rescue-store.ts';
 import { openSql, type Sql } from './sql.ts';
 import { createTokenStore } from './token-store.ts';
 
@@ -32,6 +34,7 @@ export interface Database {
   tokens: TokenStore;
   registry: Registry;
   pins: PinStore;
+  rescues: RescueStore;
   replicas: PresenceStore & OrphanStore;
   execs: ExecRows;
   notices: Notices;
@@ -94,6 +97,7 @@ function createDatabase(parts: {
     tokens: createTokenStore(sql),
     registry: createRegistry(sql),
     pins: createPinStore(sql),
+    rescues: createRescueStore(sql),
     replicas,
     execs: createExecRows(sql),
     notices: createNotices({ sql, url, log }),

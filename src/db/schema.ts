@@ -12,6 +12,7 @@ export interface Schema {
   tokens: TokenTable;
   activity_logs: ActivityTable;
   host_keys: HostKeyTable;
+  rescues: RescueTable;
 }
 
 interface OrgTable {
@@ -74,6 +75,17 @@ export interface ActivityTable {
   replica: string;
   created_at: Generated<Date>;
   finished_at: Generated<Date | null>;
+  seq: ColumnType<string, never, never>;
+}
+
+interface RescueTable {
+  id: string;
+  org_id: string;
+  workspace_id: string;
+  actor: string;
+  diagnosis: Json<Record<string, unknown>>;
+  sections: Json<unknown[]>;
+  created_at: Date;
   seq: ColumnType<string, never, never>;
 }
 

@@ -7,14 +7,19 @@
  */
 import { mayLogIn } from '../access/tier.ts';
 import { asSallyportError, SallyportError, STEPS, type Step } from '../errors.ts';
-import { CONSOLE_TAIL_CHARS, DIAGNOSE_CHANNEL_MAX_MS, DIAGNOSE_CONNECT_MAX_MS } from '../limits.ts';
+import {
+  CONSOLE_TAIL_CHARS,
+  DIAGNOSE_CHANNEL_MAX_MS,
+  DIAGNOSE_CONNECT_MAX_MS,
+  DIAGNOSE_STEP_MAX_MS,
+} from '../limits.ts';
 import type { Pool } from '../sessions/pool.ts';
-import type { ConsoleLog, Driver, HostFacts, Session } from '../sessions/session.ts';
+import type { Driver, HostFacts, Session } from '../sessions/session.ts';
 import { ConnectTrace, type TraceStep } from '../sessions/trace.ts';
 import { type DriverName, EXEC_TIER, type Workspace } from '../workspace.ts';
 import { type Evidence, type Explanation, explain, explainHealth } from './explain.ts';
 import { runProgram } from './program.ts';
-import { safeText, tailOf } from './redact.ts';
+import { type Redact, safeText, tailOf } from './redact.ts';
 
 export interface DiagnosisStep {
   name: Step;
@@ -52,22 +57,33 @@ export function toWire({
 /** Ends within DIAGNOSE_MAX_MS. Rejects only with the reason of `signal`. `id` marks the program that is started. */
 export type Diagnose = (workspace: Workspace, call: { id: string; signal: AbortSignal }) => Promise<Diagnosis>;
 
+/** Where only the host keeps us waiting; AWS's own retries take longer than a step of these. */
+const STEPS_OF_HOST: ReadonlySet<Step> = new Set<Step>(['tunnel', 'banner', 'host_key', 'login']);
+const PATIENCE_CHECK_MS = 100;
+
 interface Walked {
   trace: ConnectTrace;
   failure: SallyportError | null;
 }
 
-export function createDiagnose(deps: { drivers: ReadonlyMap<DriverName, Driver>; pool: Pool }): Diagnose {
-  const { drivers, pool } = deps;
+export function createDiagnose(deps: {
+  drivers: ReadonlyMap<DriverName, Driver>;
+  pool: Pool;
+  redact: Redact;
+}): Diagnose {
+  const { drivers, pool, redact } = deps;
   return async (workspace, { id, signal }) => {
     const driver = drivers.get(workspace.target.driver);
-    const [walked, facts, consoleLog] = await Promise.all([
+    const [walked, facts, consoleText] = await Promise.all([
       walk(pool, workspace, { id, signal }),
       learn<HostFacts>(signal, (until) => driver?.inspect(workspace, until)),
-      learn<ConsoleLog>(signal, (until) => driver?.readConsole(workspace, until)),
+      learn<string | null>(signal, async (until) => {
+        const output = (await driver?.readConsole(workspace, until))?.output ?? null;
+        return output === null ? null : safeText(output, { cutBefore: true, redact });
+      }),
     ]);
     signal.throwIfAborted();
-    return conclude(workspace, walked, { facts, consoleLog });
+    return conclude(workspace, walked, { facts, console: consoleText });
   };
 }
 
@@ -77,7 +93,9 @@ async function walk(pool: Pool, workspace: Workspace, call: { id: string; signal
   let session: Session | null = null;
   try {
     session = await within(DIAGNOSE_CONNECT_MAX_MS, { trace, signal: call.signal }, (signal) =>
-      pool.probe(workspace, { trace, signal }, mayLogIn(workspace) ? 'login' : 'host_key'),
+      withPatience(trace, signal, (patient) =>
+        pool.probe(workspace, { trace, signal: patient }, mayLogIn(workspace) ? 'login' : 'host_key'),
+      ),
     );
     if (session !== null) await startSomething(session, trace, call);
     return { trace, failure: null };
@@ -128,6 +146,27 @@ async function within<T>(
   }
 }
 
+/** A host that is silent for so long is found out: who is on call need not wait for the rest of the time. */
+async function withPatience<T>(
+  trace: ConnectTrace,
+  signal: AbortSignal,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const limit = new AbortController();
+  const timer = setInterval(() => {
+    const sinceMs = performance.now() - DIAGNOSE_STEP_MAX_MS;
+    const silent = trace.steps.find(
+      ({ name, ok, startedAtMs }) => ok === null && STEPS_OF_HOST.has(name) && startedAtMs < sinceMs,
+    );
+    if (silent !== undefined) limit.abort(trace.retried ?? hung(silent.name, DIAGNOSE_STEP_MAX_MS));
+  }, PATIENCE_CHECK_MS);
+  try {
+    return await work(AbortSignal.any([signal, limit.signal]));
+  } finally {
+    clearInterval(timer);
+  }
+}
+
 function hung(step: Step, ms: number): SallyportError {
   const timeoutS = ms / 1000;
   return new SallyportError('connect_timeout', `the step "${step}" did not finish within ${timeoutS} s`, {
@@ -159,12 +198,11 @@ async function learn<T>(
 function conclude(
   workspace: Workspace,
   { trace, failure }: Walked,
-  { facts, consoleLog }: { facts: Learned<HostFacts>; consoleLog: Learned<ConsoleLog> },
+  { facts, console }: { facts: Learned<HostFacts>; console: Learned<string | null> },
 ): Diagnosis {
   const known = 'value' in facts ? facts.value : null;
   const health = known?.health ?? null;
-  const output = 'value' in consoleLog ? consoleLog.value.output : null;
-  const consoleText = output === null ? null : safeText(output, { cutBefore: true });
+  const consoleText = 'value' in console ? console.value : null;
   const evidence: Evidence = {
     workspace,
     instance: known?.instance ?? null,
@@ -185,19 +223,19 @@ function conclude(
     cause: told?.cause ?? null,
     remedy: told?.remedy ?? null,
     steps,
-    instance: describe(known, consoleLog),
+    instance: describe(known, console),
     consoleTail: consoleText === null ? null : tailOf(consoleText, CONSOLE_TAIL_CHARS),
   };
 }
 
 /** What the platform says, and what it would not say. */
-function describe(known: HostFacts | null, consoleLog: Learned<ConsoleLog>): Diagnosis['instance'] {
+function describe(known: HostFacts | null, console: Learned<string | null>): Diagnosis['instance'] {
   if (known === null || known.instance === null) return null;
   const clockOffsetS = Math.round(known.clockOffsetMs / 1000);
   return {
     ...known.instance,
     ...(Math.abs(clockOffsetS) < 2 ? {} : { gateway_clock_offset_s: clockOffsetS }),
-    ...('error' in consoleLog ? { console_error: consoleLog.error.message } : {}),
+    ...('error' in console ? { console_error: console.error.message } : {}),
   };
 }
 

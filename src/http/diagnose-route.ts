@@ -121,7 +121,7 @@ async function audited<Answer>(entry: OpenEntry, work: () => Promise<HostWork<An
   }
 }
 
-function resultOf({ ok, firstFailure, cause, steps }: Diagnosis): HostWork<Diagnosis>['result'] {
+export function resultOf({ ok, firstFailure, cause, steps }: Diagnosis): HostWork<Diagnosis>['result'] {
   const toolTrace = {
     // Without `detail`: addresses are for who may diagnose, rows are read by others too.
     steps: steps.map(({ name, ok: done, duration_ms, error }) => ({ name, ok: done, duration_ms, error })),

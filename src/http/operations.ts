@@ -216,6 +216,22 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
     codes: CHANGES,
   },
 
+  'POST /workspaces/:id/rescue': {
+    id: 'collectEvidence',
+    tag: 'diagnosis',
+    summary: 'Collect evidence of a host that fails, and keep it',
+    description:
+      'The diagnosis, the console and what a fixed list of commands that only read says, 64 KiB a section, redacted before it is kept. Where nobody can log in, what needs no login.',
+    answers: [answers(shapes.rescue, 'What was kept, within a minute.')],
+    codes: ['exec_command_forbidden', 'exec_cancelled', 'exec_revoked', 'draining', 'audit_unavailable'],
+  },
+  'GET /workspaces/:id/rescue': {
+    id: 'latestEvidence',
+    tag: 'diagnosis',
+    summary: 'The evidence that was collected last',
+    answers: [answers(shapes.rescue, 'As it was kept.')],
+  },
+
   'GET /workspaces/:id/host-keys': {
     id: 'getHostKeys',
     tag: 'workspaces',

@@ -9,6 +9,7 @@ import { createHealthRoutes, createMetricsRoute } from './health-route.ts';
 import { createHostKeyRoutes } from './host-keys-route.ts';
 import { createDocumentation } from './openapi.ts';
 import { createOrgRoutes } from './org-route.ts';
+import { createRescueRoutes } from './rescue-route.ts';
 import { createTokenRoutes } from './token-route.ts';
 import { createWorkspaceRoutes } from './workspace-route.ts';
 
@@ -39,6 +40,7 @@ export function addRoutes(app: Express, deps: HttpDeps, { heartbeatMs }: { heart
   const orgs = createOrgRoutes(deps);
   const health = createHealthRoutes(deps);
   const hostKeys = createHostKeyRoutes(deps);
+  const rescue = createRescueRoutes(deps);
   const documentation = createDocumentation(app, deps);
 
   app.get('/healthz', health.live);
@@ -81,6 +83,18 @@ export function addRoutes(app: Express, deps: HttpDeps, { heartbeatMs }: { heart
     instance,
     createConsoleRoute(deps),
   );
+  app.post(
+    '/workspaces/:id/rescue',
+    caller('workspace_rescue'),
+    workspace,
+    thawed,
+    scope('diagnose'),
+    tier('rescue'),
+    instance,
+    room,
+    rescue.collect,
+  );
+  app.get('/workspaces/:id/rescue', caller('rescue_get'), workspace, scope('diagnose'), rescue.latest);
   app.get('/workspaces/:id/activity', caller('activity_list'), workspace, scope('activity:read'), activity);
   app.get('/activity', caller('activity_list'), standing, scope('activity:read'), activity);
 

@@ -224,5 +224,27 @@ export const consoleLog = z.object({
   output: z.string().nullable().meta({ description: 'Secrets masked; `null`: nothing was posted yet.' }),
 });
 
+export const rescue = z.object({
+  id: z.string(),
+  workspace_id: z.string(),
+  actor: z.string(),
+  created_at: time,
+  diagnosis: diagnosis.omit({ workspace_id: true }),
+  sections: z.array(
+    z.object({
+      name: z.string(),
+      output: z.string().nullable().meta({ description: 'Secrets masked; `null`: nothing could be had or kept.' }),
+      command: z
+        .array(z.string())
+        .optional()
+        .meta({ description: 'Of several that were tried, the one that said this.' }),
+      exit_code: z.number().nullable().optional().meta({ description: '`null`: ended at its deadline.' }),
+      truncated: z.boolean().optional(),
+      duration_ms: z.number(),
+      error: z.string().optional(),
+    }),
+  ),
+});
+
 export const live = z.object({ ok: z.literal(true) });
 export const ready = z.object({ ok: z.boolean(), reasons: z.array(z.string()) });

@@ -12,6 +12,8 @@ export interface ControlDeps {
   /** Brings the gauges that others hold up to date. */
   refreshCounters(): void;
   cutConnections(): void;
+  /** Appends to what the instance has written on its console; latin1. */
+  writeConsole(instanceId: string, text: string): void;
   /** A machine that stops drops its connections. */
   cutInstance(instanceId: string | null): void;
 }
@@ -45,6 +47,7 @@ function routes(deps: ControlDeps, body: Buffer): Record<string, Route | undefin
       deps.faults.clear();
       return { faults: [] };
     },
+    'POST /console': () => writeConsole(deps, body),
     'DELETE /connections': () => {
       deps.cutConnections();
       return {};
@@ -78,6 +81,14 @@ function setFault(deps: ControlDeps, body: Buffer): object {
   deps.faults.set(fault);
   if (fault.name === 'instance_stopped' || fault.name === 'instance_missing') deps.cutInstance(fault.instanceId);
   return { faults: listFaults(deps.faults) };
+}
+
+function writeConsole(deps: ControlDeps, body: Buffer): object {
+  const { instance_id: id, text } = Object(parseJson(body)) as Record<string, unknown>;
+  if (typeof id !== 'string' || !deps.instances().some((instance) => instance.id === id) || typeof text !== 'string')
+    throw new UnknownFaultError('expected {"instance_id": an instance of this lab, "text": what it writes}');
+  deps.writeConsole(id, text);
+  return {};
 }
 
 function listFaults(faults: Faults): object[] {

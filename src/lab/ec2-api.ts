@@ -18,6 +18,8 @@ export const EC2_ACTIONS: Readonly<Record<string, Action>> = {
   GetConsoleOutput: getConsoleOutput,
 };
 
+/** The service keeps the most recent 64 KB. */
+const CONSOLE_MAX_CHARS = 64 * 1024;
 /** Where an instance stands when nobody may find its endpoint: a network without one. */
 const OTHER_VPC_ID = 'vpc-00000000000000000';
 
@@ -62,7 +64,7 @@ function readConsole(record: InstanceRecord, context: LabContext): string | null
   if (bites('console_empty')) return null;
   if (bites('console_partial')) return partialLog(record);
   if (bites('console_conflict')) return conflictingLog(record, [newHostKey('ed25519'), newHostKey('ecdsa')]);
-  return bootLog(record);
+  return (bootLog(record) + (context.consoles.get(record.id) ?? '')).slice(-CONSOLE_MAX_CHARS);
 }
 
 function describeEndpoints(params: URLSearchParams, context: LabContext): Members {

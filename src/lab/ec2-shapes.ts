@@ -85,12 +85,15 @@ export function status(context: LabContext): (seen: SeenInstance) => Members {
   return ({ record, stopped }) => {
     const word = stopped ? 'not-applicable' : 'ok';
     const details = stopped ? undefined : [{ name: 'reachability', status: 'passed' }];
+    const impaired = !stopped && context.faults.take('status_impaired', record.id) !== null;
     return {
       instanceId: record.id,
       availabilityZone: context.world.subnets[record.subnet].availabilityZone,
       instanceState: state(stopped),
       systemStatus: { status: word, details },
-      instanceStatus: { status: word, details },
+      instanceStatus: impaired
+        ? { status: 'impaired', details: [{ name: 'reachability', status: 'failed' }] }
+        : { status: word, details },
       attachedEbsStatus: { status: word, details },
     };
   };

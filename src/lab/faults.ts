@@ -15,6 +15,8 @@ export const FAULTS = {
   target_down: null,
   banner_hang: null,
   host_key_changed: null,
+  /** AWS's check of the instance's system fails. */
+  status_impaired: null,
   console_empty: null,
   console_partial: null,
   console_conflict: null,

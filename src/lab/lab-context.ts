@@ -17,6 +17,8 @@ export interface LabContext {
   keys: PushedKeys;
   /** By instance id; missing entries have none. */
   tags: ReadonlyMap<string, Readonly<Record<string, string>>>;
+  /** What an instance has written on its console since its boot, by instance id. */
+  consoles: Map<string, string>;
   sessionToken: string | null;
   nowMs(): number;
   log: Log;

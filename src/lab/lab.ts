@@ -164,6 +164,7 @@ function newContext(world: World, options: LabOptions, nowMs: () => number): Lab
     faults: new Faults(),
     counters: new Counters(),
     keys: new PushedKeys(nowMs),
+    consoles: new Map(),
     tags: new Map(world.instances.map(({ id }, index) => [id, options.specs?.[index]?.tags ?? {}])),
     sessionToken: options.sessionToken ?? null,
     nowMs,
@@ -189,6 +190,7 @@ function newServer(context: LabContext, parts: { endpoint: Endpoint; instances: 
       endpoint.cutConnections();
       for (const instance of instances) instance.cutConnections();
     },
+    writeConsole: (id, text) => void context.consoles.set(id, (context.consoles.get(id) ?? '') + text),
     cutInstance: (instanceId) => {
       for (const instance of instances) {
         if (instanceId !== null && instanceId !== instance.id) continue;

@@ -162,6 +162,8 @@ export async function fakeGateway(
     onCall: {
       diagnose: () => Promise.reject(new Error('no host here')),
       readConsole: () => Promise.reject(new Error('no host here')),
+      rescue: () => Promise.reject(new Error('no host here')),
+      rescues: { latest: async () => null },
     },
     limits: {
       maxTimeoutS: 120,

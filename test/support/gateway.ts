@@ -50,6 +50,8 @@ export interface TestGateway extends DemoFile {
   exec(body: object, how?: Ask & { workspace?: string }): Promise<Answer>;
   fault(fault: FaultName, how?: { instance_id?: string; times?: number; value?: number }): Promise<void>;
   clearFaults(): Promise<void>;
+  /** The instance writes this on its console. */
+  writeConsole(instanceId: string, text: string): Promise<void>;
   cutConnections(): Promise<void>;
   counters(): Promise<{
     tunnels: { open: number; peak: number };
@@ -91,6 +93,7 @@ export async function startTestGateway(env: Record<string, string> = {}): Promis
     exec: (body, { workspace = 'ws-demo', ...how } = {}) =>
       ask(`/workspaces/${workspace}/exec`, { method: 'POST', body, ...how }),
     fault: async (fault, how = {}) => void (await lab('POST', '/faults', { fault, ...how })),
+    writeConsole: async (instance_id, text) => void (await lab('POST', '/console', { instance_id, text })),
     clearFaults: async () => void (await lab('DELETE', '/faults')),
     cutConnections: async () => void (await lab('DELETE', '/connections')),
     counters: async () => (await lab('GET', '/counters')) as Awaited<ReturnType<TestGateway['counters']>>,
