@@ -100,6 +100,9 @@ export function readConfig(env: NodeJS.ProcessEnv, { needsSigningKey = true } = 
     labTunnelUrl: settings.read('SALLYPORT_LAB_TUNNEL_URL', LAB_URL),
     localDriver: settings.read('SALLYPORT_LOCAL_DRIVER', oneOf(['on', 'off'])) === 'on',
   };
+  if (config.metricsPort === config.port && config.port !== 0) {
+    settings.problems.push('SALLYPORT_METRICS_PORT must be another port than SALLYPORT_PORT, or 0 for any free one.');
+  }
   if (settings.problems.length > 0) throw new ConfigError(settings.problems);
   return { ...config, warnings: settings.unread().map(warning) };
 }

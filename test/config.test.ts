@@ -209,6 +209,14 @@ describe('listening', () => {
     },
   );
 
+  test('for metrics takes another port than for everything else', () => {
+    expect(problems({ SALLYPORT_PORT: '9000', SALLYPORT_METRICS_PORT: '9000' })).toEqual([
+      expect.stringContaining('SALLYPORT_METRICS_PORT must be another port'),
+    ]);
+    expect(problems({ SALLYPORT_METRICS_PORT: '8080' })).toHaveLength(1);
+    expect(problems({ SALLYPORT_PORT: '0', SALLYPORT_METRICS_PORT: '0' })).toEqual([]);
+  });
+
   test('with TLS works on loopback too', () => {
     const env = { SALLYPORT_TLS_CERT: CERT_FILE, SALLYPORT_TLS_KEY: KEY_FILE };
     expect(readConfig(env).tls).toEqual({ cert, key });

@@ -3,6 +3,7 @@ import { SignJWT, UnsecuredJWT } from 'jose';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { SCOPES } from '../../src/access/access.ts';
 import {
+  canSign,
   createVerifier,
   generateSigningKey,
   loadSigningKey,
@@ -252,6 +253,12 @@ describe('a signing key', () => {
     const pem = await generateSigningKey();
     expect((await loadSigningKey(pem)).kid).toBe((await loadSigningKey(pem)).kid);
     expect((await loadSigningKey(pem)).kid).not.toBe(key.kid);
+  });
+
+  test('can sign as long as its halves belong together', async () => {
+    const other = await loadSigningKey(await generateSigningKey());
+    expect(canSign(key)).toBe(true);
+    expect(canSign({ ...key, publicKey: other.publicKey })).toBe(false);
   });
 
   const pemOf = (privateKey: ReturnType<typeof parseSigningKey>) =>

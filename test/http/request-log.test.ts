@@ -120,6 +120,17 @@ describe('the request log', () => {
     expect(gateway.text()).not.toContain(token.slice(20, 60));
   });
 
+  test('believes a forwarded address only from a proxy that is trusted', async () => {
+    for (const [trustProxy, ip] of [
+      ['loopback', '192.0.2.1'],
+      [null, '127.0.0.1'],
+    ] as const) {
+      const { app, logged } = await fakeGateway({ trustProxy });
+      await request(app).get('/activity').set('x-forwarded-for', '192.0.2.1');
+      expect(logged).toMatchObject([{ ip }]);
+    }
+  });
+
   test('a forwarded address cannot carry controls into the log', async () => {
     const lines: string[] = [];
     const log = createLog('info', { write: (line) => void lines.push(line) });
