@@ -93,7 +93,10 @@ async function connect(client: Client, login: SshLogin, { signal, trace }: Openi
     const onAbort = (): void => reject(signal.reason);
     signal.addEventListener('abort', onAbort, { once: true });
     client.on('error', (error) => reject(refusal ?? explain(step, error)));
-    client.on('close', () => reject(refusal ?? explain(step, new Error('the connection was closed'))));
+    const onClose = (): void => reject(refusal ?? explain(step, new Error('the connection was closed')));
+    client.on('close', onClose);
+    // A host that hung up while the caller did something else: nobody would tell again.
+    if (login.transport.destroyed) onClose();
     if (signal.aborted) onAbort();
   });
   failed.catch(() => undefined); // Whoever waits for a step below sees it; after `ready` nobody has to.
