@@ -2,7 +2,7 @@
  * The environment, read once → Config; refuses to start with the full list of what is wrong.
  *
  * Every problem is one sentence that names its variable; values of secrets are in none. Reads the files that variables
- * name (TLS, signing key), creates nothing, connects to nothing. `AWS_*` belong to the SDK.
+ * name (TLS, signing key, SSH key), creates nothing, connects to nothing. `AWS_*` belong to the SDK.
  *
  * Decisions:
  * - A variable that is set but empty is refused: `SALLYPORT_ORG_ID=$ORG` with no ORG must not serve every org.
@@ -16,6 +16,7 @@ import { resolve } from 'node:path';
 import { createSecureContext } from 'node:tls';
 import { showValue } from './access/mask.ts';
 import { parseSigningKey } from './access/token.ts';
+import { readKeyFile, type SshKey } from './drivers/ssh-key.ts';
 import { ID_PATTERN, ROUTES, type Route } from './workspace.ts';
 
 const HOST_KEY_MODES = ['console', 'first-use', 'pinned'] as const;
@@ -58,6 +59,10 @@ export interface Config {
   metricsPort: number | null;
   /** For development: used in place of the endpoint's own address. */
   labTunnelUrl: string | null;
+  /** Null: the driver ssh is off. `knownHosts`: absolute path. `loopback`: whether this machine may be dialled. */
+  ssh: { key: SshKey; knownHosts: string | null; loopback: boolean } | null;
+  /** Null: the driver docker is off. */
+  docker: { socketPath: string } | null;
   localDriver: boolean;
   /** One sentence each, for the log. */
   warnings: string[];
@@ -98,7 +103,9 @@ export function readConfig(env: NodeJS.ProcessEnv, { needsSigningKey = true } = 
     logLevel: settings.read('SALLYPORT_LOG_LEVEL', oneOf(LOG_LEVELS)) ?? 'info',
     metricsPort: settings.read('SALLYPORT_METRICS_PORT', PORT),
     labTunnelUrl: settings.read('SALLYPORT_LAB_TUNNEL_URL', LAB_URL),
-    localDriver: settings.read('SALLYPORT_LOCAL_DRIVER', oneOf(['on', 'off'])) === 'on',
+    ssh: readSsh(settings),
+    docker: readDocker(settings),
+    localDriver: isOn(settings, 'SALLYPORT_LOCAL_DRIVER'),
   };
   if (config.metricsPort === config.port && config.port !== 0) {
     settings.problems.push('SALLYPORT_METRICS_PORT must be another port than SALLYPORT_PORT, or 0 for any free one.');
@@ -175,6 +182,58 @@ function readSigningKey(settings: Settings, isNeeded: boolean): string | null {
   }
 }
 
+function isOn(settings: Settings, name: string): boolean {
+  return settings.read(name, oneOf(['on', 'off'])) === 'on';
+}
+
+function readSsh(settings: Settings): Config['ssh'] {
+  const key = readSshKey(settings);
+  const knownHosts = settings.read('SALLYPORT_KNOWN_HOSTS', ANY_TEXT);
+  if (knownHosts !== null) settings.readFile('SALLYPORT_KNOWN_HOSTS');
+  const loopback = isOn(settings, 'SALLYPORT_SSH_LOOPBACK');
+  if (key !== null) return { key, knownHosts: knownHosts === null ? null : resolve(knownHosts), loopback };
+  const keyIsMeant = settings.isSet('SALLYPORT_SSH_KEY_FILE') || settings.isSet('SALLYPORT_SSH_AGENT');
+  for (const name of ['SALLYPORT_KNOWN_HOSTS', 'SALLYPORT_SSH_LOOPBACK']) {
+    if (keyIsMeant || !settings.isSet(name)) continue;
+    settings.problems.push(`${name} is of use only together with SALLYPORT_SSH_KEY_FILE or SALLYPORT_SSH_AGENT=on.`);
+  }
+  return null;
+}
+
+function readSshKey(settings: Settings): SshKey | null {
+  const byAgent = isOn(settings, 'SALLYPORT_SSH_AGENT');
+  const path = settings.read('SALLYPORT_SSH_KEY_FILE', ANY_TEXT);
+  if (byAgent && path !== null) {
+    settings.problems.push(
+      'SALLYPORT_SSH_KEY_FILE and SALLYPORT_SSH_AGENT are two places for one key: set one of them.',
+    );
+    return null;
+  }
+  if (byAgent) return readAgent(settings);
+  if (path === null || settings.readFile('SALLYPORT_SSH_KEY_FILE') === null) return null;
+  try {
+    return { pem: readKeyFile(path) };
+  } catch (error) {
+    const why = error instanceof Error ? error.message : 'must be a private key';
+    settings.problems.push(`SALLYPORT_SSH_KEY_FILE ${why}.`);
+    return null;
+  }
+}
+
+function readAgent(settings: Settings): SshKey | null {
+  const agent = settings.read('SSH_AUTH_SOCK', ANY_TEXT);
+  if (agent !== null) return { agent };
+  if (!settings.isSet('SSH_AUTH_SOCK'))
+    settings.problems.push('SALLYPORT_SSH_AGENT=on needs SSH_AUTH_SOCK, the path of the agent’s socket.');
+  return null;
+}
+
+/** The engine's own variable, asked for only where the driver is on: a person's other tools may set it. */
+function readDocker(settings: Settings): Config['docker'] {
+  if (!isOn(settings, 'SALLYPORT_DOCKER')) return null;
+  return { socketPath: settings.read('DOCKER_HOST', UNIX_SOCKET) ?? '/var/run/docker.sock' };
+}
+
 /** What a variable may say. `parse` answers null for what it does not understand. */
 interface Kind<T> {
   expected: string;
@@ -218,6 +277,10 @@ const POSTGRES_URL: Kind<string> = {
 const LAB_URL: Kind<string> = {
   expected: 'ws:// with 127.0.0.1 or [::1] and a port: the lab is on this machine',
   parse: (text) => (/^ws:\/\/(?:127\.0\.0\.1|\[::1\]):\d+\/?$/.test(text) && URL.canParse(text) ? text : null),
+};
+const UNIX_SOCKET: Kind<string> = {
+  expected: 'unix:// and the absolute path of a socket: an engine of another machine is not supported',
+  parse: (text) => /^unix:\/\/(\/.+)$/.exec(text)?.[1] ?? null,
 };
 const HOST: Kind<string> = {
   expected: 'an address without brackets, or a host name',

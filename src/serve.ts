@@ -15,7 +15,10 @@ import type { Config } from './config.ts';
 import { type Database, openDatabase } from './db/database.ts';
 import { createOnCall } from './diagnose/on-call.ts';
 import { type Aws, createAws } from './drivers/aws.ts';
+import { createDockerDriver } from './drivers/docker.ts';
 import { createEc2Driver } from './drivers/ec2.ts';
+import { createLocalDriver } from './drivers/local.ts';
+import { createSshDriver } from './drivers/ssh.ts';
 import { hasNativeCrypto } from './drivers/native-crypto.ts';
 import { SallyportError } from './errors.ts';
 import { cancelHere, createCancel } from './exec/cancel.ts';
@@ -146,15 +149,21 @@ function createDrivers(
   config: Config,
   { aws, database }: { aws: Aws; database: Database },
 ): ReadonlyMap<DriverName, Driver> {
+  const { pins } = database;
+  const { hostKeys, ssh, docker, localDriver } = config;
   const ec2 = createEc2Driver({
     aws,
-    pins: database.pins,
-    hostKeys: config.hostKeys,
+    pins,
+    hostKeys,
     route: config.route,
     orgTag: config.orgTag,
     lab: config.labTunnelUrl === null ? null : { tunnelUrl: config.labTunnelUrl },
   });
-  return new Map([[ec2.name, ec2]]);
+  const drivers = [ec2];
+  if (ssh !== null) drivers.push(createSshDriver({ ...ssh, pins, hostKeys }));
+  if (docker !== null) drivers.push(createDockerDriver(docker));
+  if (localDriver) drivers.push(createLocalDriver());
+  return new Map(drivers.map((driver) => [driver.name, driver]));
 }
 
 /** What this replica does about the others that share its database. */

@@ -5,12 +5,13 @@ import { join, resolve } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { ConfigError, readConfig } from '../src/config.ts';
 import { selfSigned } from './client/self-signed.ts';
+import { newKeyPair } from './support/ssh-keys.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'sallyport-config-'));
 afterAll(() => rmSync(folder, { recursive: true }));
-const file = (name: string, text: string): string => {
+const file = (name: string, text: string, mode = 0o600): string => {
   const path = join(folder, name);
-  writeFileSync(path, text);
+  writeFileSync(path, text, { mode });
   return path;
 };
 
@@ -20,6 +21,9 @@ const DATABASE_URL = 'postgres://gateway:hunter2@127.0.0.1/sallyport';
 const { cert, key } = selfSigned();
 const CERT_FILE = file('cert.pem', cert);
 const KEY_FILE = file('key.pem', key);
+const SSH_KEY = newKeyPair().privateKey;
+const SSH_KEY_FILE = file('ssh-key', SSH_KEY);
+const KNOWN_HOSTS_FILE = file('known-hosts', '');
 const OTHER_KEY_FILE = file('other-key.pem', selfSigned().key);
 
 function problems(env: NodeJS.ProcessEnv): readonly string[] {
@@ -59,6 +63,8 @@ describe('without any setting', () => {
       logLevel: 'info',
       metricsPort: null,
       labTunnelUrl: null,
+      ssh: null,
+      docker: null,
       localDriver: false,
       warnings: [],
     });
@@ -90,6 +96,11 @@ test('every setting is read', () => {
     SALLYPORT_LOG_LEVEL: 'warn',
     SALLYPORT_METRICS_PORT: '9100',
     SALLYPORT_LAB_TUNNEL_URL: 'ws://127.0.0.1:9999',
+    SALLYPORT_SSH_KEY_FILE: SSH_KEY_FILE,
+    SALLYPORT_KNOWN_HOSTS: KNOWN_HOSTS_FILE,
+    SALLYPORT_SSH_LOOPBACK: 'on',
+    SALLYPORT_DOCKER: 'on',
+    DOCKER_HOST: 'unix:///run/engine.sock',
     SALLYPORT_LOCAL_DRIVER: 'on',
   });
   expect(config).toEqual({
@@ -117,6 +128,8 @@ test('every setting is read', () => {
     logLevel: 'warn',
     metricsPort: 9100,
     labTunnelUrl: 'ws://127.0.0.1:9999',
+    ssh: { key: { pem: SSH_KEY }, knownHosts: KNOWN_HOSTS_FILE, loopback: true },
+    docker: { socketPath: '/run/engine.sock' },
     localDriver: true,
     warnings: [],
   });
@@ -165,6 +178,10 @@ describe('one wrong setting is one sentence that names it', () => {
     ['SALLYPORT_LAB_TUNNEL_URL', 'ws://127.0.0.1:99999'],
     ['SALLYPORT_LAB_TUNNEL_URL', 'ws://127.0.0.1:80@evil.example'],
     ['SALLYPORT_LOCAL_DRIVER', 'true'],
+    ['SALLYPORT_DOCKER', 'yes'],
+    ['SALLYPORT_SSH_AGENT', '1'],
+    ['SALLYPORT_SSH_KEY_FILE', join(folder, 'missing.pem')],
+    ['SALLYPORT_SSH_KEY_FILE', CERT_FILE],
   ])('%s=%j', (name, value) => {
     const found = problems({ SALLYPORT_SIGNING_KEY: name.startsWith('DATABASE') ? KEY : undefined, [name]: value });
     expect(found).toHaveLength(1);
@@ -266,6 +283,40 @@ test('a role that migrates is of no use without the database', () => {
   expect(problems({ SALLYPORT_MIGRATE_DATABASE_URL: DATABASE_URL })).toEqual([
     expect.stringContaining('SALLYPORT_MIGRATE_DATABASE_URL'),
   ]);
+});
+
+describe('the key for hosts', () => {
+  test('may be with an agent', () => {
+    const { ssh } = readConfig({ SALLYPORT_SSH_AGENT: 'on', SSH_AUTH_SOCK: '/run/agent' });
+    expect(ssh).toEqual({ key: { agent: '/run/agent' }, knownHosts: null, loopback: false });
+  });
+
+  test.each<[string, NodeJS.ProcessEnv, string]>([
+    ['has one place', { SALLYPORT_SSH_AGENT: 'on', SALLYPORT_SSH_KEY_FILE: SSH_KEY_FILE }, 'set one of them'],
+    ['is nowhere without the agent’s socket', { SALLYPORT_SSH_AGENT: 'on' }, 'needs SSH_AUTH_SOCK'],
+    ['is its owner’s only', { SALLYPORT_SSH_KEY_FILE: file('open.pem', SSH_KEY, 0o644) }, 'chmod 600'],
+    ['is needed by known hosts', { SALLYPORT_KNOWN_HOSTS: KNOWN_HOSTS_FILE }, 'only together with'],
+    ['is needed by loopback', { SALLYPORT_SSH_LOOPBACK: 'on' }, 'only together with'],
+    [
+      'comes with known hosts that can be read',
+      { SALLYPORT_SSH_KEY_FILE: SSH_KEY_FILE, SALLYPORT_KNOWN_HOSTS: join(folder, 'missing') },
+      'SALLYPORT_KNOWN_HOSTS must name a file that can be read',
+    ],
+  ])('%s', (_what, env, text) => {
+    expect(problems(env)).toEqual([expect.stringContaining(text)]);
+  });
+});
+
+describe('the container engine', () => {
+  test('has its socket at the usual place', () => {
+    expect(readConfig({ SALLYPORT_DOCKER: 'on' }).docker).toEqual({ socketPath: '/var/run/docker.sock' });
+  });
+
+  test('of another machine is refused, and asked about only where the driver is on', () => {
+    const env = { DOCKER_HOST: 'tcp://10.0.0.1:2375' };
+    expect(problems({ ...env, SALLYPORT_DOCKER: 'on' })).toEqual([expect.stringMatching(/^DOCKER_HOST must be unix:/)]);
+    expect(readConfig(env).docker).toBeNull();
+  });
 });
 
 describe('trusting a proxy', () => {
