@@ -8,7 +8,7 @@
  * - Too many wrong credentials from one address: for the rest of the minute new ones from there are not even looked at.
  *   Those that were verified before go on, because behind a proxy that is not trusted everybody has one address.
  */
-import { isIPv6 } from 'node:net';
+import { isIP, isIPv6 } from 'node:net';
 import type { Response } from 'express';
 import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible';
 import type { Caller } from '../access/access.ts';
@@ -110,8 +110,12 @@ export function createGuessLimit({ now = Date.now, most = GUESSES_PER_MIN } = {}
   };
 }
 
-/** One subscriber commonly has a whole /64 of IPv6: its addresses count as one. */
+/**
+ * One subscriber commonly has a whole /64 of IPv6: its addresses count as one. Where every proxy is trusted, a caller may
+ * forward any text at any length: what is no address counts as one too.
+ */
 function networkOf(address: string): string {
+  if (isIP(address) === 0) return '';
   if (!isIPv6(address) || address.includes('.')) return address;
   const [before = '', after] = (address.split('%')[0] ?? '').split('::');
   const head = before === '' ? [] : before.split(':');

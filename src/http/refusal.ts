@@ -14,6 +14,9 @@ import { sendProblem, statusOf } from './problem.ts';
 /** A gate said no although nothing is wrong with the request. */
 const REFUSALS_WITH_5XX: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['draining', 'capacity']);
 
+/** An IPv6 address with a zone. */
+const IP_MAX_CHARS = 64;
+
 export const unknownRoute: RequestHandler = () => {
   throw notFound();
 };
@@ -46,7 +49,8 @@ async function recordRefusal(
   if (caller === null || ownOrg === null || error.code === 'unauthenticated') {
     // Why an authentication failed is for the operator only; the caller gets one text for every reason.
     const reason = error.cause === undefined ? error.message : String(error.cause);
-    call.unrecorded = { reason, ip: req.ip };
+    // Where every proxy is trusted, the address is what the caller says it is.
+    call.unrecorded = { reason, ip: req.ip?.slice(0, IP_MAX_CHARS) };
     return;
   }
   await deps.audit.refused({

@@ -129,6 +129,8 @@ export interface ServerSettings {
 export async function startServer(app: Express, options: ServerSettings): Promise<RunningServer> {
   const server = createServer(app, options);
   server.on('clientError', answerClientError);
+  // Nothing can be said to a client before its handshake is done.
+  server.on('tlsClientError', (_error: Error, socket: Socket) => socket.destroy());
   if (options.onFull !== undefined) server.on('drop', options.onFull);
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);

@@ -119,6 +119,7 @@ describe('wrong credentials from one address', () => {
     ['fe80::1%eth0', 'fe80::2%eth1', true],
     ['::ffff:192.0.2.1', '::ffff:192.0.2.2', false],
     ['192.0.2.1', '192.0.2.2', false],
+    ['made up', 'x'.repeat(10_000), true],
   ])('from %s and %s are counted together: %s', (one, other, together) => {
     const guesses = createGuessLimit({ most: 1 });
     guesses.note(one);

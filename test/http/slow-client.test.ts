@@ -2,6 +2,7 @@ import { connect, type Socket } from 'node:net';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { startServer } from '../../src/http/server.ts';
 import { FAREWELL_MAX_MS } from '../../src/limits.ts';
+import { selfSigned } from '../client/self-signed.ts';
 import { waitUntil, within } from '../support/wait.ts';
 import { type FakeGateway, fakeGateway, output, playing } from './fake-gateway.ts';
 import { listen, rawSocket } from './wire.ts';
@@ -36,6 +37,15 @@ describe('a client is cut off that', () => {
   test('says nothing at all', async () => {
     const { port } = await serving({ headersMs: 200 });
     await within('the end', rawSocket(port).closed);
+  });
+
+  test('does not finish its TLS handshake', async () => {
+    const { app } = await fakeGateway();
+    const { cert, key } = selfSigned();
+    const settings = { host: '127.0.0.1', port: 0, tls: { cert, key }, slow: { headersMs: 200 } };
+    const server = await startServer(app, settings);
+    onTestFinished(() => server.close(0));
+    await within('the end', rawSocket(Number(new URL(server.url).port)).closed, FAREWELL_MAX_MS / 2);
   });
 
   test('is slow with its body', async () => {
