@@ -5,6 +5,10 @@ import { definePlain, type Verb } from './verb.ts';
 
 const WIDTH = 100;
 const CONSOLE_LINES = 12;
+/** Where the machine itself is the suspect, and its console may say more. */
+const MACHINE_STEPS = ['status', 'tunnel', 'banner', 'login', 'channel'];
+/** Keys and fingerprints that cloud-init prints at boot: the last thing on most consoles, and no help. */
+const KEY_NOISE = /SSH HOST KEY|^(?:ssh|ecdsa)-\S+ AAAA|cloud-init: (?:\d+ SHA256:|#+$)/;
 
 export const verb: Verb = {
   define(command, context) {
@@ -27,12 +31,14 @@ export async function printDiagnosis(
   const verdict = ok ? verdictOf(steps) : `fails at ${first_failure}`;
   const lines = [
     [found.workspace_id, verdict].filter((word) => word !== undefined).join(' '),
-    ...(instance === null ? [] : [`  ${instanceLine(instance)}`]),
+    ...(instance === null ? [] : instanceLines(instance)),
     '',
-    ...steps.flatMap(stepLines),
+    ...steps.flatMap((step) => stepLines(step, cause)),
     ...(cause === null ? [] : ['', ...paragraph('cause', cause)]),
     ...(remedy === null ? [] : ['', ...paragraph('remedy', remedy)]),
-    ...(ok || console_tail === null ? [] : ['', 'the end of the console', ...lastLines(console_tail)]),
+    ...(console_tail !== null && MACHINE_STEPS.includes(first_failure ?? '')
+      ? ['', 'the end of the console', ...lastLines(console_tail)]
+      : []),
   ];
   await output.write('stdout', lines.map((line) => `${neutralise(line)}\n`).join(''));
 }
@@ -41,17 +47,24 @@ function verdictOf(steps: readonly DiagnosisStepView[]): string {
   return steps.find(({ name }) => name === 'channel')?.ok === true ? 'is well' : 'is well as far as was walked';
 }
 
-function instanceLine(instance: Record<string, unknown>): string {
-  const { id, state, type, availability_zone, private_ip, launch_time } = instance;
+function instanceLines(instance: Record<string, unknown>): string[] {
+  const { id, state, type, availability_zone, private_ip, launch_time, gateway_clock_offset_s: offsetS } = instance;
   const words = [id, state, type, availability_zone, private_ip, launch_time && `launched ${String(launch_time)}`];
-  return words.filter((word) => word !== null && word !== undefined).join('  ');
+  const clock =
+    typeof offsetS === 'number'
+      ? [`  the gateway's clock is ${Math.abs(offsetS)} s ${offsetS > 0 ? 'slow' : 'fast'}`]
+      : [];
+  const unread = typeof instance.console_error === 'string' ? [`  console: ${instance.console_error}`] : [];
+  return [`  ${words.filter((word) => word !== null && word !== undefined).join('  ')}`, ...clock, ...unread];
 }
 
-function stepLines({ name, ok, duration_ms, error, detail }: DiagnosisStepView): string[] {
+/** What the cause says anyway is not said twice. */
+function stepLines({ name, ok, duration_ms, error, detail }: DiagnosisStepView, cause: string | null): string[] {
   const mark = ok === null ? '-' : ok ? 'ok' : 'FAIL';
   const time = duration_ms === null ? '' : `${duration_ms} ms`;
   const head = `  ${mark.padEnd(4)}  ${name.padEnd(8)}  ${time.padStart(8)}`;
-  return wrap(error ?? detail ?? '', { first: `${head}  `, rest: ' '.repeat(head.length + 2) });
+  const text = error !== undefined && cause?.includes(error) ? 'see the cause below' : (error ?? detail ?? '');
+  return wrap(text, { first: `${head}  `, rest: ' '.repeat(head.length + 2) });
 }
 
 function paragraph(title: string, text: string): string[] {
@@ -77,7 +90,7 @@ function lastLines(text: string): string[] {
   return text
     .trimEnd()
     .split('\n')
-    .filter((line) => line.trim() !== '')
+    .filter((line) => line.trim() !== '' && !KEY_NOISE.test(line))
     .slice(-CONSOLE_LINES)
     .map((line) => `  ${line}`);
 }

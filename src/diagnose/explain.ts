@@ -4,7 +4,7 @@
  * The errors of the drivers name most of it already. Added here: what a hang at each step usually is, AWS's own reason and
  * the command for a stopped instance, a clock that is wrong, and what the console says of the machine.
  */
-import type { SallyportError, Step } from '../errors.ts';
+import { type ErrorCode, type SallyportError, STEPS, type Step } from '../errors.ts';
 import type { Health } from '../sessions/session.ts';
 import type { Workspace } from '../workspace.ts';
 
@@ -67,8 +67,14 @@ const HANGS: Readonly<Record<Step, Explanation>> = {
   },
 };
 
-/** Where the machine itself is the suspect. */
-const MACHINE_STEPS: ReadonlySet<Step> = new Set<Step>(['status', 'tunnel', 'banner', 'host_key', 'login', 'channel']);
+/** Failures in which the machine itself is the suspect, from the tunnel on. */
+const MACHINE_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'connect_timeout',
+  'host_unreachable',
+  'login_refused',
+  'shell_unsupported',
+  'connection_lost',
+]);
 
 /** What a console says in passing, and what it means. */
 const SIGNS: readonly (readonly [pattern: RegExp, meaning: string])[] = [
@@ -88,10 +94,12 @@ const CLOCK_WRONG_MS = 30_000;
 export function explain(failure: SallyportError, step: Step, evidence: Evidence): Explanation {
   const { cause, remedy } = wordsOf(failure, step, evidence);
   const { clockOffsetMs } = evidence;
-  const signs = MACHINE_STEPS.has(step) ? signsOf(evidence.consoleText) : [];
+  const onHost = STEPS.indexOf(step) >= STEPS.indexOf('tunnel') && MACHINE_CODES.has(failure.code);
+  const signs = onHost ? signsOf(evidence.consoleText) : [];
   const clock =
     Math.abs(clockOffsetMs) >= CLOCK_WRONG_MS && failure.code === 'aws_denied' ? [clockText(clockOffsetMs)] : [];
-  return { cause: [cause, ...clock].join('; '), remedy: [remedy, ...signs].join('. ') };
+  const groups = onHost && step === 'tunnel' ? groupsOf(evidence.instance) : [];
+  return { cause: [cause, ...clock].join('; '), remedy: [remedy, ...groups, ...signs].join('. ') };
 }
 
 /** For status checks that failed, alone or before something else that did. */
@@ -100,8 +108,11 @@ export function explainHealth(health: Health, later: Explanation | null, evidenc
   const cause = `AWS's status checks of the instance fail (${health.detail})`;
   const remedy = system
     ? 'the hardware or network below the instance is broken: stop and start it, which moves it to another machine, or wait for AWS'
-    : 'the machine runs but its system does not answer: look at the console; a reboot helps unless it is a full disk, /etc/fstab or the network configuration';
-  if (later === null) return { cause, remedy: [remedy, ...signsOf(evidence.consoleText)].join('. ') };
+    : 'the system on the machine does not answer AWS: look at the console; a reboot helps unless it is a full disk, /etc/fstab or the network configuration';
+  if (later === null) {
+    const reachable = 'The way to it works all the same: collect evidence with a rescue first';
+    return { cause, remedy: [remedy, reachable, ...signsOf(evidence.consoleText)].join('. ') };
+  }
   return { cause: `${cause}; ${later.cause}`, remedy: `${remedy}. Also: ${later.remedy}` };
 }
 
@@ -130,6 +141,11 @@ function stopped({ message, details }: SallyportError, { instance, workspace }: 
 
 function clockText(offsetMs: number): string {
   return `the gateway's clock is ${Math.round(Math.abs(offsetMs) / 1000)} s ${offsetMs > 0 ? 'slow' : 'fast'}`;
+}
+
+function groupsOf(instance: Evidence['instance']): string[] {
+  const ids = instance?.security_group_ids;
+  return Array.isArray(ids) && ids.length > 0 ? [`Security groups of the instance: ${ids.join(', ')}`] : [];
 }
 
 function signsOf(consoleText: string | null): string[] {

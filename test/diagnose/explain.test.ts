@@ -92,7 +92,7 @@ describe('the words of a diagnosis', () => {
     const health = { ok: false, detail: 'instance check impaired, system check ok', durationMs: 3 };
     const alone = explainHealth(health, null, evidence());
     expect(alone.cause).toContain('instance check impaired');
-    expect(alone.remedy).toContain('reboot');
+    expect(alone.remedy).toMatch(/reboot.*rescue/);
     const both = explainHealth(health, { cause: 'sshd hangs', remedy: 'wait' }, evidence());
     expect(both.cause).toMatch(/impaired.*; sshd hangs$/);
   });
@@ -101,5 +101,19 @@ describe('the words of a diagnosis', () => {
     const health = { ok: false, detail: 'system check impaired', durationMs: 3 };
     const { remedy } = explainHealth(health, null, evidence({ instance: { system_status: 'impaired' } }));
     expect(remedy).toMatch(/stop and start/);
+  });
+});
+
+describe('a tunnel that reaches nobody', () => {
+  it('has the security groups to look at', () => {
+    const instance = { id: 'i-0123', security_group_ids: ['sg-1', 'sg-2'] };
+    const { remedy } = explain(failure('host_unreachable', 'x', { remedy: 'y' }), 'tunnel', evidence({ instance }));
+    expect(remedy).toBe('y. Security groups of the instance: sg-1, sg-2');
+  });
+
+  it('is not the fault of the machine when AWS denies it', () => {
+    const consoleText = 'Out of memory: Killed process 1';
+    const { remedy } = explain(failure('aws_denied', 'x', { remedy: 'y' }), 'tunnel', evidence({ consoleText }));
+    expect(remedy).toBe('y');
   });
 });

@@ -200,6 +200,23 @@ describe('a host with a fault', () => {
     await nothingOpen();
   }, 40_000);
 
+  it('checks that fail are found at status, and the walk goes on', async () => {
+    await gateway.fault('status_impaired', { instance_id: await instanceId('ws-demo') });
+    const found = await diagnose();
+    expect(found).toMatchObject({ ok: false, first_failure: 'status', instance: { instance_status: 'impaired' } });
+    expect(found.cause).toMatch(/status checks.*instance check impaired/);
+    expect(okOf(found)).toMatchObject({ status: false, tunnel: true, login: true, channel: true });
+  });
+
+  it('what the console says of the machine is part of the remedy', async () => {
+    const id = await instanceId('ws-fleet-05');
+    await gateway.writeConsole(id, '[ 9321.1] Out of memory: Killed process 812 (sshd)\r\n');
+    await gateway.fault('target_down', { instance_id: id });
+    const found = await diagnose('ws-fleet-05');
+    expect(found.remedy).toMatch(/Security groups of the instance: sg-.*ran out of memory: ".*812 \(sshd\)"/);
+    expect(found.console_tail).toMatch(/812 \(sshd\)\n$/);
+  });
+
   it('is found healthy again when the fault is gone', async () => {
     expect(await diagnose()).toMatchObject({ ok: true });
   });
