@@ -43,6 +43,22 @@ export interface ExecResultFacts {
   errorDetail: string | null;
   /** The connect trace where there was one; JSON. */
   toolTrace?: unknown;
+  /** Kept for replays. Absent: the program was never asked to start, or the request had no key. */
+  answer?: Omit<GivenAnswer, 'execId'>;
+}
+
+/** A request that must not run twice, within its org, workspace and actor. */
+export interface OnceKey {
+  key: string;
+  /** Keyed: bodies hold secrets. */
+  bodyHash: string;
+}
+
+/** What the first request with a key was answered: its status and its terminal frame, as replays show it. */
+export interface GivenAnswer {
+  execId: string;
+  status: number;
+  frame: Record<string, unknown>;
 }
 
 export interface OpenEntry {
@@ -81,6 +97,11 @@ export interface ChangeFacts {
 export interface AuditLog {
   /** Commits the row of an exec, or of something else that runs on a host, with status `running`. Rejects with `audit_unavailable` when it cannot. */
   open(facts: ExecRequestFacts): Promise<OpenEntry>;
+  /**
+   * As `open`, for a request with a key: the key is taken together with the row. Resolves with the first answer when there
+   * is one. Rejects `idempotency_in_progress` while the first request runs, `idempotency_mismatch` for another body.
+   */
+  openOnce(facts: ExecRequestFacts, once: OnceKey): Promise<{ entry: OpenEntry } | { answer: GivenAnswer }>;
   /** Writes a `refused` row, bounded per actor and minute. Never rejects: a refusal is answered either way. */
   refused(facts: RefusalFacts): Promise<void>;
   /** Writes an `ok` row for a change. Rejects with `audit_unavailable`: the change must then not happen. */

@@ -62,6 +62,12 @@ export const LISTEN_PAUSE_MAX_MS = 5_000;
 /** and tried out this often: a line that died without a word looks like silence. */
 export const LISTEN_CHECK_MS = 10_000;
 
+/** Idempotency-Key. Contract, section 1. */
+export const IDEMPOTENCY_LIFE_S = 24 * 3600;
+export const IDEMPOTENCY_KEY_MAX_CHARS = 255;
+/** The terminal frame of a request with a key waits for the database to have it, but not longer than this. */
+export const ANSWER_KEPT_MAX_MS = 1_000;
+
 /** Payload of one output frame. From 128 KiB on, base64 of a Buffer falls to a tenth of its speed. */
 export const FRAME_MAX_BYTES = 48 * 1024;
 /** The first output leaves at once; later, smaller pieces may wait this long for more. Contract: at most 10 ms. */

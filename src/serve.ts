@@ -9,6 +9,7 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'n
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
+import { createBodyHash } from './access/body-hash.ts';
 import { canSign, createVerifier, generateSigningKey, loadSigningKey, type SigningKey } from './access/token.ts';
 import { readVersion } from './cli/version.ts';
 import type { Config } from './config.ts';
@@ -18,8 +19,8 @@ import { type Aws, createAws } from './drivers/aws.ts';
 import { createDockerDriver } from './drivers/docker.ts';
 import { createEc2Driver } from './drivers/ec2.ts';
 import { createLocalDriver } from './drivers/local.ts';
-import { createSshDriver } from './drivers/ssh.ts';
 import { hasNativeCrypto } from './drivers/native-crypto.ts';
+import { createSshDriver } from './drivers/ssh.ts';
 import { SallyportError } from './errors.ts';
 import { cancelHere, createCancel } from './exec/cancel.ts';
 import { EndCause } from './exec/cause.ts';
@@ -85,14 +86,15 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
   const deps: HttpDeps = {
     verifier: createVerifier({ key: signingKey, adminToken: config.adminToken }),
     signingKey,
+    hashBody: createBodyHash(signingKey),
     directory: database.directory,
     tokens: database.tokens,
     registry: database.registry,
     audit: database.audit,
     exec: metrics.watch(createExec({ pool })),
     running,
-    onCall: createOnCall({ drivers, pool, rescues: database.rescues }),
     cancel: createCancel({ running, rows: database.execs, notices: database.notices }),
+    onCall: createOnCall({ drivers, pool, rescues: database.rescues }),
     hostKeys: { pins: database.pins, retire: (workspace) => pool.retire(workspace) },
     limits: config.limits,
     processOrgId: config.orgId,
@@ -176,8 +178,6 @@ function createOthers(deps: { database: Database; pool: Pool; running: RunningEx
     async start(): Promise<void> {
       parts.push(await keepPresence({ store, running, log, beatMs: pace.presenceBeatMs }));
       parts.push(startReconciler({ store, pool, log, everyMs: pace.reconcileEveryMs }));
-    },
-    async stop(): Promise<void> {
       const withdrawal = startWithdrawal({ running, directory: database.directory, log });
       parts.push(withdrawal);
       if (pace.listens === false) return;
@@ -186,6 +186,8 @@ function createOthers(deps: { database: Database; pool: Pool; running: RunningEx
         else withdrawal.heard(notice);
       };
       parts.push(database.notices.listen(heard));
+    },
+    async stop(): Promise<void> {
       for (const part of parts.reverse()) {
         await part.stop().catch((error: unknown) => log.warn({ err: error }, 'the other replicas were not told'));
       }
@@ -205,7 +207,8 @@ async function keptSigningKey(dataDir: string): Promise<string> {
 async function listen(deps: HttpDeps, config: Config): Promise<RunningServer & { metricsUrl: string }> {
   const { host, port, tls, metricsPort } = config;
   const onFull = createFullWarning(deps.log);
-  const aside = metricsPort === null ? null : await startServer(createMetricsApp(deps), { host, port: metricsPort, tls });
+  const aside =
+    metricsPort === null ? null : await startServer(createMetricsApp(deps), { host, port: metricsPort, tls });
   try {
     const server = await startServer(createApp(deps), { host, port, tls, onFull });
     return {

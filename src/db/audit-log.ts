@@ -12,6 +12,7 @@ import { SallyportError } from '../errors.ts';
 import { changeRow, type Entry, entryOf, type Result, refusalRow, resultOf } from './audit-rows.ts';
 import { createBatch } from './batch.ts';
 import type { Log } from './log.ts';
+import { createOnce } from './once.ts';
 import { createRefusalBudget } from './refusal-budget.ts';
 import { createRetriedWrites } from './retry.ts';
 import { isRefusal, mayHaveRun, type Sql } from './sql.ts';
@@ -28,7 +29,8 @@ const ENTRY_SOURCE = `
 from json_to_recordset($1::json) as entry
   (id uuid, org_id text, workspace_id text, activity_type text, method text, summary text, request_body jsonb, actor text, request_id text, replica text)`;
 
-const OPEN = `${ENTRY}, 'running', null, null, null${ENTRY_SOURCE}`;
+const RUNNING = `${ENTRY}, 'running', null, null, null`;
+const OPEN = `${RUNNING}${ENTRY_SOURCE}`;
 
 const DISOWN = `${ENTRY}, 'error', '{"outcome":"unreachable"}',
   'audit_unavailable: the row could not be confirmed in time, so nothing was run', now()${ENTRY_SOURCE}
@@ -60,6 +62,7 @@ export function createAuditLog(options: { sql: Sql; replica: () => string; log: 
   const { sql, replica, log } = options;
   const writes = createRetriedWrites(log);
   const refusals = createRefusalBudget(log);
+  const once = createOnce({ sql, insertRow: RUNNING, entrySource: ENTRY_SOURCE });
 
   const insert = createBatch({ run: (entries: readonly Entry[]) => insertAll(sql, entries), mayDivide: isRefusal });
   const complete = createBatch({
@@ -76,6 +79,7 @@ export function createAuditLog(options: { sql: Sql; replica: () => string; log: 
         isClosed = true;
         const row = resultOf({ execId, orgId }, result);
         return writes.add({ execId }, async () => {
+          if (result.answer !== undefined) await once.keepAnswer({ execId, orgId }, result.answer);
           // Finished by an earlier try whose answer was lost, or another replica took this one for dead.
           if (!(await complete(row))) log.warn({ execId }, 'an audit row was finished already');
         });
@@ -90,16 +94,28 @@ export function createAuditLog(options: { sql: Sql; replica: () => string; log: 
     void writes.add({ execId: entry.id }, () => disown(sql, kept)).catch(() => {});
   }
 
+  /** What `insert` resolves with; when nobody says what became of it, the row is settled. */
+  async function confirmed<T>(entry: Entry, insert: () => Promise<T>): Promise<T> {
+    try {
+      return await insert();
+    } catch (cause) {
+      if (isSaidNo(cause)) throw cause;
+      if (mayHaveRun(cause)) settle(entry);
+      throw notWritten(cause);
+    }
+  }
+
   return {
     async open(facts) {
       const entry = entryOf(facts, replica());
-      try {
-        await insert(entry);
-      } catch (cause) {
-        if (mayHaveRun(cause)) settle(entry);
-        throw notWritten(cause);
-      }
+      await confirmed(entry, () => insert(entry));
       return openEntry(facts);
+    },
+
+    async openOnce(facts, key) {
+      const entry = entryOf(facts, replica());
+      const answer = await confirmed(entry, () => once.take(entry, key));
+      return answer === null ? { entry: openEntry(facts) } : { answer };
     },
 
     async refused(facts) {
@@ -128,6 +144,11 @@ export function createAuditLog(options: { sql: Sql; replica: () => string; log: 
       refusals.end();
     },
   };
+}
+
+/** The key is another request's: nothing was written. */
+function isSaidNo(error: unknown): boolean {
+  return error instanceof SallyportError && error.code !== 'audit_unavailable';
 }
 
 function notWritten(cause: unknown): SallyportError {

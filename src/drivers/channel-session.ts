@@ -63,11 +63,11 @@ export function createChannelSession(carrier: Carrier): Session {
     closed,
     close: () => carrier.close(),
     reap: (marker) => control('kill', marker),
-    async start(spec, { signal, committed }) {
+    async start(spec, { signal, committed, sending }) {
       running += 1;
       try {
         const channel = await openFor(signal, committed);
-        const starting = { signal, sweep: () => control('kill', { execId: spec.execId, session: null }) };
+        const starting = { signal, sending, sweep: () => control('kill', { execId: spec.execId, session: null }) };
         const process = await startOrSweep(channel, spec, carrier, starting);
         void process.ended.then(() => {
           running -= 1;
@@ -107,7 +107,7 @@ async function startOrSweep(
   channel: Channel,
   spec: StartSpec,
   host: Host,
-  { signal, sweep }: { signal: AbortSignal; sweep(): Promise<unknown> },
+  { signal, sending, sweep }: { signal: AbortSignal; sending?: () => void; sweep(): Promise<unknown> },
 ): Promise<Program> {
   if (signal.aborted) {
     channel.close();
@@ -120,6 +120,7 @@ async function startOrSweep(
   };
   signal.addEventListener('abort', onAbort, { once: true });
   try {
+    sending?.();
     return await Promise.race([startProgram(channel, spec, host), silent.promise]);
   } catch (error) {
     if (error !== signal.reason) throw error;

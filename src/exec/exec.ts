@@ -5,8 +5,10 @@
  * channel meanwhile, a new one is dialled only after the commit. Whatever happens, the last event is one `end`, the row
  * is closed once, and nothing is left running that could be reached. Nothing here knows HTTP or SSH.
  */
-import type { OpenEntry } from '../audit.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { GivenAnswer, OpenEntry } from '../audit.ts';
 import { SallyportError } from '../errors.ts';
+import { ANSWER_KEPT_MAX_MS } from '../limits.ts';
 import type { Outcome } from '../outcome.ts';
 import type { Pool } from '../sessions/pool.ts';
 import type { Lease, Process, ProcessMarker, Survivors } from '../sessions/session.ts';
@@ -27,6 +29,8 @@ export interface ExecRun {
   entry: () => Promise<OpenEntry>;
   /** Its reason is an EndCause. */
   signal: AbortSignal;
+  /** What the caller is answered, to be kept for replays; absent: the request has no idempotency key. */
+  answerOf?: (end: ExecEnd) => Omit<GivenAnswer, 'execId'>;
   /** Told once, when the row is closed and durable: nothing of this exec is left to do. */
   onSettled: (outcome: Outcome) => void;
 }
@@ -39,12 +43,16 @@ export function createExec({ pool }: { pool: Pool }): RunExec {
     const startedAtMs = performance.now();
     const { signal } = exec;
     const entry = exec.entry();
+    let wasAsked = false;
+    const sending = (): void => {
+      wasAsked = true;
+    };
     let started: { process: Process; lease: Lease };
     try {
-      started = await start(pool, exec, entry);
+      started = await start(pool, exec, { entry, sending });
     } catch (reason) {
       const end = endWithout(exec, { durationMs: performance.now() - startedAtMs, reason });
-      void closeRow(pool, exec, entry, end);
+      await toldAfter(exec, closeRow(pool, exec, { entry, end, wasAsked }));
       yield end;
       return;
     }
@@ -57,20 +65,30 @@ export function createExec({ pool }: { pool: Pool }): RunExec {
       startedAtMs,
       reapElsewhere,
     });
-    void ended.then((end) => {
+    const closed = ended.then((end) => {
       lease.release();
-      return closeRow(pool, exec, entry, end, process.marker);
+      return closeRow(pool, exec, { entry, end, wasAsked, marker: process.marker });
     });
     yield* events;
-    yield await ended;
+    const end = await ended;
+    await toldAfter(exec, closed);
+    yield end;
   };
+}
+
+/**
+ * Who has read the answer to a request with a key gets it again, from any replica: it is told when it is kept. Others need
+ * not wait for the database at their end.
+ */
+async function toldAfter(exec: ExecRun, closed: Promise<void>): Promise<void> {
+  if (exec.answerOf !== undefined) await Promise.race([closed, sleep(ANSWER_KEPT_MAX_MS, undefined, { ref: false })]);
 }
 
 /** Connecting, within its own budget: the clock of the program starts when the host has answered with its pid. */
 async function start(
   pool: Pool,
   exec: ExecRun,
-  entry: Promise<OpenEntry>,
+  { entry, sending }: { entry: Promise<OpenEntry>; sending: () => void },
 ): Promise<{ process: Process; lease: Lease }> {
   const { workspace, command, signal } = exec;
   const deadlineMs = performance.now() + command.connectTimeoutS * 1000;
@@ -86,7 +104,7 @@ async function start(
       try {
         const process = await lease.session.start(
           { ...command, execId: exec.execId, fixedPath: exec.fixedPath },
-          { signal: budget.signal, committed: entry },
+          { signal: budget.signal, committed: entry, sending },
         );
         return { process, lease };
       } catch (error) {
@@ -130,14 +148,15 @@ function noAnswer(timeoutS: number): SallyportError {
 async function closeRow(
   pool: Pool,
   exec: ExecRun,
-  opening: Promise<OpenEntry>,
-  end: ExecEnd,
-  marker: ProcessMarker = { execId: exec.execId, session: null },
+  how: { entry: Promise<OpenEntry>; end: ExecEnd; wasAsked: boolean; marker?: ProcessMarker },
 ): Promise<void> {
+  const { end, wasAsked, marker = { execId: exec.execId, session: null } } = how;
   try {
-    const entry = await opening;
+    const entry = await how.entry;
     const reaping = end.outcome === 'connection_lost' ? await reapForRow(pool, exec.workspace, marker) : {};
-    await entry.close(auditFacts(end, reaping));
+    // Without an answer the key of the request is free again.
+    const answer = wasAsked ? exec.answerOf?.(end) : undefined;
+    await entry.close({ ...auditFacts(end, reaping), ...(answer === undefined ? {} : { answer }) });
   } catch {
     // The row was never opened: the caller has been told audit_unavailable.
   } finally {

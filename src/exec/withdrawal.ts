@@ -31,11 +31,14 @@ export function startWithdrawal(deps: {
 }): Withdrawal {
   const { running, directory, log, pollMs = RIGHTS_POLL_MS } = deps;
 
+  const ended = new WeakSet<RunningExec>();
+
   const endWithoutRight = (execs: readonly RunningExec[], standing: Standing): void => {
     for (const exec of execs) {
       const why = withdrawnRight(standing, exec);
       if (why === null) continue;
-      log.info({ exec_id: exec.execId, why }, 'a right was withdrawn: the exec is ended');
+      if (!ended.has(exec)) log.info({ exec_id: exec.execId, why }, 'a right was withdrawn: the exec is ended');
+      ended.add(exec);
       exec.end(new EndCause('revoked', why));
     }
   };

@@ -25,6 +25,8 @@ export interface Call {
   frozen: boolean;
   body: unknown;
   command: Command | null;
+  /** Null: the request may run as often as it comes. */
+  idempotencyKey: string | null;
   /** The rule that allowed the command; null: the caller has no rules. */
   rule: CommandRule | null;
   execId: string | null;
@@ -46,6 +48,7 @@ export function newCall(requestId: string): Call {
     frozen: false,
     body: undefined,
     command: null,
+    idempotencyKey: null,
     rule: null,
     execId: null,
     code: null,

@@ -1,6 +1,7 @@
 /** What the HTTP edge needs from the rest of the gateway, given once by the program. */
 import type { Logger } from 'pino';
 import type { Directory, Registry, TokenStore } from '../access/access.ts';
+import type { HashBody } from '../access/body-hash.ts';
 import type { SigningKey, Verifier } from '../access/token.ts';
 import type { ActivityReader, AuditLog } from '../audit.ts';
 import type { OnCall } from '../diagnose/on-call.ts';
@@ -14,6 +15,7 @@ import type { Metrics } from './metrics.ts';
 export interface HttpDeps {
   verifier: Verifier;
   signingKey: SigningKey;
+  hashBody: HashBody;
   directory: Directory;
   tokens: TokenStore;
   registry: Registry;

@@ -9,7 +9,7 @@ import { isUtf8 } from 'node:buffer';
 import { randomUUID } from 'node:crypto';
 import type { Request, RequestHandler, Response } from 'express';
 import { maskArgv } from '../access/mask.ts';
-import type { ExecRequestFacts } from '../audit.ts';
+import type { ExecRequestFacts, GivenAnswer, OpenEntry } from '../audit.ts';
 import { SallyportError } from '../errors.ts';
 import { EndCause } from '../exec/cause.ts';
 import type { ExecEnd, ExecEvent, StreamName } from '../exec/frame.ts';
@@ -17,6 +17,7 @@ import { execCall, workspaceCall } from './call.ts';
 import type { HttpDeps } from './deps.ts';
 import { createLineWriter, frameLine } from './ndjson.ts';
 import { type ProblemFacts, sendProblem } from './problem.ts';
+import { keptAnswer, replay } from './replay.ts';
 
 /** A reader that takes nothing for the program's whole life and this long on top of it is cut off. */
 const STALL_EXTRA_MS = 30_000;
@@ -51,17 +52,27 @@ export function createExecRoute(deps: HttpDeps, heartbeatMs: number): RequestHan
       target: workspace.target,
       end: (cause) => ending.abort(cause),
     });
-    const reply = prefersDocument(req)
+    const streams = !prefersDocument(req);
+    const reply = !streams
       ? documentReply(res, command.encoding === 'base64')
       : streamReply(res, { heartbeatMs, stallMaxMs: command.timeoutS * 1000 + STALL_EXTRA_MS });
     res.once('close', hangUp);
+    const once = await openOnce(deps, res).catch((error: unknown) => {
+      ended('refused');
+      throw error;
+    });
+    if (once !== null && 'answer' in once) {
+      ended('refused');
+      return await replay(res, once.answer, streams);
+    }
     try {
       const events = deps.exec({
         execId,
         workspace,
         command,
         fixedPath: caller.allow !== null,
-        entry: () => deps.audit.open(factsOf(res, execId)),
+        entry: once === null ? () => deps.audit.open(factsOf(res, execId)) : async () => once.entry,
+        ...(once === null ? {} : { answerOf: (end) => keptAnswer(end, res, streams) }),
         signal: ending.signal,
         onSettled: ended,
       });
@@ -79,6 +90,16 @@ export function createExecRoute(deps: HttpDeps, heartbeatMs: number): RequestHan
   };
 }
 
+/** Null: the request has no key. Opens the row, or finds the answer that the first request got. */
+async function openOnce(
+  { audit, hashBody }: HttpDeps,
+  res: Response,
+): Promise<{ entry: OpenEntry } | { answer: GivenAnswer } | null> {
+  const { idempotencyKey: key, body, execId } = execCall(res);
+  if (key === null || execId === null) return null;
+  return await audit.openOnce(factsOf(res, execId), { key, bodyHash: hashBody(body) });
+}
+
 /** `dry_run`: the gates have decided; nothing is written, counted or dialled. */
 export const answerDryRun: RequestHandler = (_req, res, next) => {
   const { command, rule } = execCall(res);
@@ -86,7 +107,7 @@ export const answerDryRun: RequestHandler = (_req, res, next) => {
   res.json({ dry_run: true, decision: 'allowed', rule });
 };
 
-/** Ends a running exec of this workspace and answers when it has ended. */
+/** Ends a running exec of this workspace, on any replica, and answers with how it has ended. */
 export function createCancelRoute(deps: HttpDeps): RequestHandler {
   return async (req, res) => {
     const { caller, workspace } = workspaceCall(res);

@@ -17,6 +17,7 @@ import { readJson } from './body.ts';
 import { callOf, execCall, knownCall, workspaceCall } from './call.ts';
 import type { HttpDeps } from './deps.ts';
 import { createGuessLimit, createRateLimit, showQuota } from './rate-limit.ts';
+import { readIdempotencyKey } from './replay.ts';
 import { withFacts } from './route-facts.ts';
 
 export interface Gates {
@@ -134,9 +135,10 @@ export function createGates(deps: HttpDeps): Gates {
       next();
     }),
 
-    command: withFacts({ codes: ['invalid_request', 'cmd_not_argv'] }, (_req, res, next) => {
+    command: withFacts({ codes: ['invalid_request', 'cmd_not_argv'] }, (req, res, next) => {
       const call = callOf(res);
       call.command = parseCommand(call.body, limits);
+      call.idempotencyKey = readIdempotencyKey(req);
       next();
     }),
 

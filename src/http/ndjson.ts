@@ -19,10 +19,20 @@ export function frameLine(event: Exclude<ExecEvent, { kind: 'started' }>): strin
     case 'truncated':
       return `{"stream":"${event.stream}","data":"\\n[output truncated at ${event.capBytes} bytes]","truncated":true}\n`;
     case 'end':
-      return toBytes(`${JSON.stringify(event.error === null ? exitFrame(event) : errorFrame(event, event.error))}\n`);
+      return toBytes(`${JSON.stringify(terminalFrame(event))}\n`);
     default:
       return event satisfies never;
   }
+}
+
+export function terminalFrame(end: ExecEnd): object {
+  return end.error === null ? exitFrame(end) : errorFrame(end, end.error);
+}
+
+/** A stream of this one frame. */
+export function sendLine(res: Response, frame: object): void {
+  setStreamHeaders(res);
+  res.end(toBytes(`${JSON.stringify(frame)}\n`), 'latin1');
 }
 
 function exitFrame(end: ExecEnd): object {

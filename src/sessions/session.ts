@@ -64,11 +64,15 @@ export interface Session {
    * Starts one program. Resolves when the host has answered with the program's pid; rejects with a SallyportError
    * (`shell_unsupported`, `start_failed`, `connection_lost`) when it was not started. The channel may be opened at once,
    * but no byte of `spec` is sent before `committed` resolves; if that rejects, so does `start`, with the same error.
+   * `sending` is told right before the request leaves: from then on the program may run, whatever is answered.
    * Aborting `signal` before the request is sent rejects with its reason. Afterwards the answer is waited for
    * ANSWER_GRACE_MS more, and the process handed out all the same, for the caller to kill; without an answer the host is
    * searched for EXEC_ID, what is found ended, and the reason thrown.
    */
-  start(spec: StartSpec, how: { signal: AbortSignal; committed: Promise<unknown> }): Promise<Process>;
+  start(
+    spec: StartSpec,
+    how: { signal: AbortSignal; committed: Promise<unknown>; sending?: () => void },
+  ): Promise<Process>;
   /**
    * Ends what is left of an exec that another session, or another gateway, started. Null: could not look.
    * Never rejects; gives up after KILL_BUDGET_MS.

@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import pino from 'pino';
 import type { Caller, Directory, Registry, Scope, TokenRecord, TokenStore } from '../../src/access/access.ts';
 import { SCOPES } from '../../src/access/access.ts';
+import { createBodyHash } from '../../src/access/body-hash.ts';
 import {
   createVerifier,
   generateSigningKey,
@@ -28,6 +29,7 @@ import type { ExecEnd, ExecEvent } from '../../src/exec/frame.ts';
 import { createRunningExecs } from '../../src/exec/running.ts';
 import { createMetrics, type Metrics } from '../../src/http/metrics.ts';
 import { type AppPace, createApp, type HttpDeps } from '../../src/http/server.ts';
+import type { Outcome } from '../../src/outcome.ts';
 import type { Org, Workspace } from '../../src/workspace.ts';
 
 export const ADMIN_TOKEN = 'admin-token-of-at-least-32-characters';
@@ -104,10 +106,7 @@ export interface FakeGateway {
   token(change?: Partial<TokenClaims>): Promise<string>;
 }
 
-export async function fakeGateway(
-  change: Partial<HttpDeps> = {},
-  pace: AppPace = {},
-): Promise<FakeGateway> {
+export async function fakeGateway(change: Partial<HttpDeps> = {}, pace: AppPace = {}): Promise<FakeGateway> {
   const key = await loadSigningKey(await generateSigningKey());
   const trace: string[] = [];
   const workspaces = new Map([
@@ -133,12 +132,16 @@ export async function fakeGateway(
   const exec: RunExec = (run) =>
     (async function* () {
       runs.push(run);
+      let outcome: Outcome = 'unreachable';
       try {
         await run.entry();
         trace.push('host');
-        yield* script.current(run);
+        for await (const event of script.current(run)) {
+          if (event.kind === 'end') outcome = event.outcome;
+          yield event;
+        }
       } finally {
-        run.onSettled('exited');
+        run.onSettled(outcome);
       }
     })();
   const running = createRunningExecs();
@@ -151,6 +154,7 @@ export async function fakeGateway(
       remembers: verifier.remembers,
     },
     signingKey: key,
+    hashBody: createBodyHash(key),
     directory: fakeDirectory({ trace, workspaces, orgs, records }),
     tokens: fakeTokens(records),
     registry: fakeRegistry(workspaces, orgs),
@@ -348,6 +352,9 @@ function fakeAudit(world: {
       world.trace.push('audit');
       world.opened.push(facts);
       return { execId: facts.execId, close: async () => {} };
+    },
+    async openOnce(facts) {
+      return { entry: await this.open(facts) };
     },
     async refused(facts) {
       world.refused.push(facts);
