@@ -4,15 +4,22 @@
  * program.ts speaks over it and channel-session.ts makes a Session of many; neither knows what is below.
  */
 import type { SallyportError } from '../errors.ts';
-import type { Exit } from '../sessions/session.ts';
+import type { Exit, ProcessMarker } from '../sessions/session.ts';
 
 export interface Channel {
   /** Runs the bootstrap (bootstrap.ts) on the host and sends `input`, then end-of-file. Once. */
   run(input: readonly Buffer[], events: ChannelEvents): void;
   /** The reader took this many bytes; at most OUTPUT_BUFFER_MAX_BYTES may be on their way without. */
   grant(bytes: number): void;
+  /**
+   * The process session that holds this program and what it starts, and nothing else: only such a one is ended as a
+   * whole. `stat`: what the program said of its own. Null: there is none, its processes are found by EXEC_ID alone.
+   */
+  ownSession(pid: number, stat: OwnSession): OwnSession | null;
   close(): void;
 }
+
+export type OwnSession = NonNullable<ProcessMarker['session']>;
 
 export interface ChannelEvents {
   /** Owns the bytes from now on; calls `grant` when they were taken. Must not throw. */
@@ -42,15 +49,10 @@ export interface Carrier {
   close(): void;
   /** `shell_unsupported` in the words of this kind of host; `what` it did instead of running the command. */
   unsupported(what: string): SallyportError;
-  /**
-   * Whether session `sid` was made for the program with this pid and holds nothing else: only such a one is killed as a
-   * whole. Where not, a program's own are found by EXEC_ID and parentage alone.
-   */
-  isOwnSession(sid: number, pid: number): boolean;
 }
 
 /** What running a program on one of its channels needs of a carrier. */
-export type Host = Pick<Carrier, 'unsupported' | 'isOwnSession'>;
+export type Host = Pick<Carrier, 'unsupported'>;
 
 /** The host refused to open a channel; the connection is fine. */
 export class ChannelRefused extends Error {

@@ -1,7 +1,7 @@
 /** One exec of a container engine as a Channel: the wrapper's start, the streams taken apart, how it ended. */
 import type { Socket } from 'node:net';
 import { OUTPUT_BUFFER_MAX_BYTES } from '../limits.ts';
-import type { Channel, ChannelEvents, Ended } from './channel.ts';
+import type { Channel, ChannelEvents, Ended, OwnSession } from './channel.ts';
 import { type Engine, EngineRefusal } from './docker-engine.ts';
 import { createFrameReader, type EngineStream } from './docker-frames.ts';
 import { createMarkReader, endOfExitCode } from './docker-wrapper.ts';
@@ -28,6 +28,7 @@ export function createExecChannel({ engine, containerId, execId, mark, gone }: D
   let connection: { destroy(): void } | null = null;
   let socket: Socket | null = null;
   let exit: Ended | null = null;
+  let wrapper: OwnSession | null = null;
   let unreadBytes = 0;
 
   const close = (refused: boolean): void => {
@@ -50,6 +51,7 @@ export function createExecChannel({ engine, containerId, execId, mark, gone }: D
   const take = (events: ChannelEvents, stream: EngineStream, bytes: Buffer): void => {
     const told = marks[stream].push(bytes);
     for (const output of told.output) give(events, stream, output);
+    wrapper ??= told.wrapper;
     if (told.end !== null) tellExit(events, told.end);
     if (!told.eof || ended.has(stream)) return;
     ended.add(stream);
@@ -101,6 +103,10 @@ export function createExecChannel({ engine, containerId, execId, mark, gone }: D
     grant(bytes) {
       unreadBytes -= bytes;
       if (unreadBytes < OUTPUT_BUFFER_MAX_BYTES / 2) socket?.resume();
+    },
+    ownSession(pid, stat) {
+      if (stat.sid === pid) return stat;
+      return stat.sid === wrapper?.sid ? wrapper : null;
     },
     close: () => close(false),
   };

@@ -5,6 +5,7 @@
  * it started has ended, whoever still writes to them. So it starts WRAPPER, which starts the program, says how it ended,
  * and stays until nobody holds the streams any more, for about four seconds at most. It says that in lines that carry a
  * mark of 128 random bits:
+ *  - on stdout `<mark> here <pid> <start time>`, only where its own process session has to serve for the program's;
  *  - on stderr `<mark> end <status>`: 0 to 255 an exit code, 256 + n a signal, 512 + n one with a core file;
  *  - on both `<mark> eof`: nothing more comes on this stream. Each stream keeps its order, the two between them do not.
  *
@@ -12,11 +13,13 @@
  * - Only a parent learns exit code and signal apart, and no shell tells: awk's system() does. Where it does not (busybox)
  *   or is missing, 128 + n counts as the signal n.
  * - The program gets a session of its own by setsid(1): an own group, so that a script's `kill 0` does not hit the wrapper.
+ *   Without it they share the one that the engine made for the exec; the wrapper then outlives a TERM by a trap, which,
+ *   unlike an ignored signal, the program does not inherit.
  * - What the program did not read of its stdin is read here: podman takes a closed stdin for a broken exec and drops output.
  */
 import { constants } from 'node:os';
 import { READ_PREAMBLE } from './bootstrap.ts';
-import type { Ended } from './channel.ts';
+import type { Ended, OwnSession } from './channel.ts';
 import { quote } from './shell-quote.ts';
 
 /** For `/bin/sh -c`; its argument is the mark. */
@@ -26,6 +29,13 @@ for dir in /usr/bin /bin; do
   [ -x $dir/awk ] && awk=$dir/awk
   [ -x $dir/setsid ] && setsid=$dir/setsid
 done
+if [ -z "$setsid" ]; then
+  trap : TERM
+  awk=
+  { IFS= read -r stat </proc/$$/stat; } 2>/dev/null
+  set -f; start=$(set -- \${stat##*) }; shift 19; echo "$1"); set +f
+  echo "$mark here $$ $start"
+fi
 [ -n "$awk" ] && $awk 'BEGIN { exit system("kill -KILL $$") != 265 }' 2>/dev/null || awk=
 if [ -n "$awk" ]; then
   $awk -v mark=$mark -v setsid=$setsid 'BEGIN {
@@ -35,7 +45,7 @@ if [ -n "$awk" ]; then
 else
   $setsid /bin/sh -c ${quote(READ_PREAMBLE)}
   status=$?
-  [ $status -gt 128 ] && status=$((status + 128))
+  [ $status -gt 128 ] && [ $status -le 192 ] && status=$((status + 128))
   echo "$mark end $status" >&2
 fi
 cat >/dev/null
@@ -59,6 +69,7 @@ function inAwk(text: string): string {
 export interface Told {
   /** The program's own bytes. */
   output: Buffer[];
+  wrapper: OwnSession | null;
   end: Ended | null;
   eof: boolean;
 }
@@ -70,8 +81,8 @@ export interface MarkReader {
   rest(): Buffer;
 }
 
-/** The longest line, `<mark> end 576`, is not much longer than the mark. */
-const LINE_MAX_BYTES = 64;
+/** The longest line has the mark, a word, a pid and a start time. */
+const LINE_MAX_BYTES = 96;
 
 export function createMarkReader(mark: string): MarkReader {
   const sought = Buffer.from(mark);
@@ -79,7 +90,7 @@ export function createMarkReader(mark: string): MarkReader {
 
   return {
     push(bytes) {
-      const told: Told = { output: [], end: null, eof: false };
+      const told: Told = { output: [], wrapper: null, end: null, eof: false };
       let rest = held.length === 0 ? bytes : Buffer.concat([held, bytes]);
       held = Buffer.alloc(0);
       for (;;) {
@@ -95,7 +106,8 @@ export function createMarkReader(mark: string): MarkReader {
         if (at > 0) told.output.push(rest.subarray(0, at));
         const word = rest.toString('latin1', at + sought.length + 1, lineEnd);
         if (word === 'eof') told.eof = true;
-        else told.end = parseEnd(word) ?? told.end;
+        told.wrapper ??= parseHere(word);
+        told.end ??= parseEnd(word);
         rest = rest.subarray(lineEnd + 1);
         if (rest.length === 0) return told;
       }
@@ -110,6 +122,11 @@ function beginningAtEnd(bytes: Buffer, sought: Buffer): number {
     if (bytes.subarray(bytes.length - count).equals(sought.subarray(0, count))) return count;
   }
   return 0;
+}
+
+function parseHere(word: string): OwnSession | null {
+  const [, pid, startTicks] = /^here (\d+) (\d+)$/.exec(word) ?? [];
+  return pid === undefined || startTicks === undefined ? null : { sid: Number(pid), startTicks };
 }
 
 function parseEnd(word: string): Ended | null {

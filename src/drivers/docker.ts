@@ -135,9 +135,9 @@ function createContainerSession(
         return await openChannel(signal);
       } catch (error) {
         if (signal.aborted) throw signal.reason;
-        if (error instanceof EngineRefusal && error.status !== 404 && error.status !== 409) throw execRefused(error);
+        if (error instanceof EngineRefusal && (await isRunning(engine, containerId, signal))) throw execRefused(error);
         // The container or the engine is gone: the next opening says which.
-        if (error instanceof Error) closed.resolve(error);
+        closed.resolve(error instanceof Error ? error : new Error('the engine was lost', { cause: error }));
         throw error;
       }
     },
@@ -152,8 +152,13 @@ function createContainerSession(
         outcome: 'unreachable',
         remedy: `The image needs /bin/sh, and the user ${osUser} must exist in it.`,
       }),
-    isOwnSession: (sid, pid) => sid === pid,
   });
+}
+
+async function isRunning(engine: Engine, containerId: string, signal: AbortSignal): Promise<boolean> {
+  const state = await engine.container(containerId, signal).catch(() => null);
+  signal.throwIfAborted();
+  return state?.status === 'running';
 }
 
 function execRefused(cause: EngineRefusal): SallyportError {

@@ -82,6 +82,7 @@ export function createLocalChannel(piped: ProgramPipes | null, gone: () => void)
       if (streams === null || unreadBytes >= OUTPUT_BUFFER_MAX_BYTES / 2) return;
       for (const name of OUTPUTS) streams[name].resume();
     },
+    ownSession: (pid, stat) => (stat.sid === pid ? stat : null),
     close: () => close(false),
   };
 }

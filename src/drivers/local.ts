@@ -85,6 +85,5 @@ function createLocalSession(): Session {
         outcome: 'unreachable',
         remedy: 'Look for /bin/sh, and for limits on processes and open files.',
       }),
-    isOwnSession: (sid, pid) => sid === pid,
   });
 }

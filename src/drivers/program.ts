@@ -29,7 +29,7 @@ export interface Program extends Omit<Process, 'kill' | 'look'> {
 export function startProgram(
   channel: Channel,
   spec: BootstrapSpec & { stdin: Buffer | null },
-  { unsupported, isOwnSession }: Host,
+  { unsupported }: Host,
 ): Promise<Program> {
   const { line, nonce } = writePreamble(spec);
   const output = createOutputQueue((bytes) => channel.grant(bytes));
@@ -57,7 +57,7 @@ export function startProgram(
       }
     };
     const ownSession = ({ pid, stat }: Answer & { kind: 'ok' }): ProcessMarker['session'] =>
-      stat !== null && isOwnSession(stat.sid, pid) ? stat : null;
+      stat === null ? null : channel.ownSession(pid, stat);
     const describe = (answer: Answer & { kind: 'ok' }): Program => {
       const marker: ProcessMarker = { execId: spec.execId ?? '', session: ownSession(answer) };
       return {

@@ -77,7 +77,6 @@ export async function openSshSession(login: SshLogin, opening: Opening): Promise
       closed,
       close: () => client.end(),
       unsupported,
-      isOwnSession: () => true, // sshd makes one for each channel.
     });
   } catch (error) {
     client.destroy();
@@ -212,6 +211,7 @@ async function openBootstrapChannel(client: Client, signal: AbortSignal): Promis
   return {
     run: (input, events) => channel.exec(COMMAND, input, events),
     grant: (bytes) => channel.grant(bytes),
+    ownSession: (_pid, stat) => stat, // sshd makes one for each channel.
     close: () => channel.close(),
   };
 }

@@ -17,22 +17,8 @@ import { waitUntil } from './wait.ts';
 
 const PODMAN = '/usr/bin/podman';
 const BUSYBOX = '/usr/bin/busybox';
-const APPLETS = [
-  'sh',
-  'cat',
-  'sleep',
-  'grep',
-  'ls',
-  'readlink',
-  'awk',
-  'setsid',
-  'kill',
-  'env',
-  'true',
-  'id',
-  'ps',
-  'tee',
-];
+const BARE = ['sh', 'cat', 'sleep', 'grep', 'ls', 'readlink'];
+const APPLETS = [...BARE, 'awk', 'setsid', 'kill', 'env', 'true', 'id', 'ps', 'yes', 'pwd'];
 
 export interface Engine {
   socketPath: string;
@@ -47,9 +33,10 @@ export interface Engine {
 
 /**
  * `here`: sees the programs, the files of tests and the processes of this machine, so that a test can look from outside.
- * `busybox`: nothing but busybox, in a world of its own, with a user named `user`. `empty`: has no shell at all.
+ * `busybox`: nothing but busybox, in a world of its own, with a user named `user`. `bare`: the same with a shell and hardly
+ * more. `empty`: not even a shell.
  */
-export type Image = 'here' | 'busybox' | 'empty';
+export type Image = 'here' | 'busybox' | 'bare' | 'empty';
 
 /** What a test file needs for it. */
 export function requireEngine(): boolean {
@@ -83,6 +70,7 @@ export async function startEngine(): Promise<Engine> {
   await Promise.all([
     importImage(podman, folder, 'busybox'),
     importImage(podman, folder, 'here'),
+    importImage(podman, folder, 'bare'),
     importImage(podman, folder, 'empty'),
     waitUntil('the engine answers', () => answers(socketPath)),
   ]);
@@ -127,9 +115,9 @@ function viewOfThisMachine(): string[] {
 async function importImage(podman: Engine['podman'], folder: string, image: Image): Promise<void> {
   const root = join(folder, image);
   for (const dir of ['bin', 'etc', 'proc', 'dev', 'tmp', 'home/user']) mkdirSync(join(root, dir), { recursive: true });
-  if (image === 'busybox') {
+  if (image === 'busybox' || image === 'bare') {
     copyFileSync(BUSYBOX, join(root, 'bin/busybox'));
-    for (const applet of APPLETS) symlinkSync('busybox', join(root, 'bin', applet));
+    for (const applet of image === 'bare' ? BARE : APPLETS) symlinkSync('busybox', join(root, 'bin', applet));
     writeFileSync(join(root, 'etc/passwd'), 'root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n');
   } else if (image === 'empty') {
     copyFileSync(BUSYBOX, join(root, 'init'));
