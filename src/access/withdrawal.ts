@@ -10,6 +10,8 @@ export interface NeededRights {
   jti: string | null;
   /** The host it runs on; absent: any that the workspace has. */
   target?: Target;
+  /** False: it does not log in, and may go on whatever the tier. */
+  logsIn?: boolean;
 }
 
 /**
@@ -22,7 +24,7 @@ export function withdrawnRight(standing: Standing, needs: NeededRights): string 
   if (org === null || org.frozen) return 'the org was frozen';
   // One answer for both, as for any workspace that cannot be seen.
   if (workspace === null) return 'the workspace was deleted or moved';
-  if (!mayLogIn(workspace)) return 'the tier of the workspace was lowered';
+  if (needs.logsIn !== false && !mayLogIn(workspace)) return 'the tier of the workspace was lowered';
   if (needs.target !== undefined && !isSameHost(needs.target, workspace.target))
     return 'the workspace was given another host';
   return null;

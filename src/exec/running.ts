@@ -11,6 +11,8 @@ export interface RunningExec {
   jti: string | null;
   /** The host it runs on; absent: whichever the workspace has. */
   target?: Target;
+  /** False: it does not log in to the host. */
+  logsIn?: boolean;
   end(cause: EndCause): void;
 }
 

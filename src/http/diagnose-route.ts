@@ -7,6 +7,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { Request, RequestHandler, Response } from 'express';
+import { mayLogIn } from '../access/tier.ts';
 import type { ExecResultFacts, OpenEntry } from '../audit.ts';
 import { type Diagnosis, toWire } from '../diagnose/diagnose.ts';
 import { asSallyportError } from '../errors.ts';
@@ -66,6 +67,8 @@ export async function onHost<Answer>(
     orgId: workspace.orgId,
     workspaceId: workspace.id,
     jti: caller.jti,
+    target: workspace.target,
+    logsIn: mayLogIn(workspace),
     end: (cause) => ending.abort(cause),
   });
   res.once('close', () => ending.abort(new EndCause('cancelled', 'the caller hung up')));

@@ -249,6 +249,12 @@ describe('who may ask', () => {
     await nothingOpen();
   });
 
+  it('below the tier a host that hangs is found out, and not taken for a right that was withdrawn', async () => {
+    await gateway.fault('banner_hang', { instance_id: await instanceId('ws-sandbox') });
+    expect(await diagnose('ws-sandbox')).toMatchObject({ ok: false, first_failure: 'banner' });
+    await nothingOpen();
+  });
+
   it('a workspace without an instance has its diagnosis too', async () => {
     const found = await diagnose('ws-no-instance');
     expect(found).toMatchObject({ ok: false, first_failure: 'instance', instance: null, console_tail: null });
@@ -262,6 +268,19 @@ describe('who may ask', () => {
     expect((await gateway.ask('/workspaces/ws-demo/diagnose', { token: null })).status).toBe(401);
     expect((await gateway.ask('/workspaces/ws-demo/console', { token: 'readonly' })).status).toBe(403);
     expect((await gateway.ask('/workspaces/ws-demo/console', { token: 'other_org' })).status).toBe(404);
+  });
+
+  it('a right that is withdrawn ends it', async () => {
+    const { body: token } = await gateway.ask('/tokens', {
+      method: 'POST',
+      body: { kind: 'org', name: 'on call', scopes: ['diagnose'], expires_in_s: 600 },
+    });
+    await gateway.fault('banner_hang', { instance_id: await instanceId('ws-demo') });
+    const asked = gateway.ask('/workspaces/ws-demo/diagnose', { token: { raw: String(token.token) } });
+    await waitUntil('its tunnel is open', async () => (await gateway.counters()).tunnels.open === 1);
+    await gateway.ask(`/tokens/${String(token.id)}`, { method: 'DELETE' });
+    expect(await asked).toMatchObject({ status: 403, body: { code: 'exec_revoked' } });
+    await nothingOpen();
   });
 
   it('a caller who hangs up ends it', async () => {

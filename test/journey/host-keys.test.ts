@@ -102,6 +102,20 @@ describe('host keys', () => {
     });
   });
 
+  it('of a host that is reached by SSH are set the same way; a container has none', async () => {
+    const place = (id: string, where: object): Promise<Answer> =>
+      gateway.ask(`/workspaces/${id}`, {
+        method: 'PUT',
+        token: 'admin',
+        body: { org_id: 'org-demo', tier: 3, os_user: 'ops', ...where },
+      });
+    await place('ws-ssh', { driver: 'ssh', host: 'build.example', port: 2222 });
+    expect((await put([FOREIGN], { workspace: 'ws-ssh' })).status).toBe(200);
+    expect((await get('ws-ssh')).body.keys).toMatchObject([{ type: 'ssh-ed25519', source: 'admin' }]);
+    await place('ws-box', { driver: 'docker', container: 'box' });
+    expect(await get('ws-box')).toMatchObject({ status: 400, body: { code: 'invalid_request' } });
+  });
+
   it('of a workspace without an instance are not there', async () => {
     expect(await get('ws-no-instance')).toMatchObject({ status: 400, body: { code: 'no_instance' } });
   });
