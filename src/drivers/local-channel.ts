@@ -17,7 +17,7 @@ interface Streams {
 const OUTPUTS = ['stdout', 'stderr'] as const;
 
 /** `piped` null: Node's own sockets have to do. `gone`: told once, when the channel is closed. */
-export function createLocalChannel(piped: ProgramPipes | null, gone: () => void): Channel {
+export function createLocalChannel(shell: string, piped: ProgramPipes | null, gone: () => void): Channel {
   let child: ChildProcess | null = null;
   let streams: Streams | null = piped;
   let listener: ChannelEvents | null = null;
@@ -60,7 +60,7 @@ export function createLocalChannel(piped: ProgramPipes | null, gone: () => void)
     run(input, events) {
       listener = events;
       try {
-        child = spawnBootstrap(piped);
+        child = spawnBootstrap(shell, piped);
       } catch {
         return close(true); // No process could be made.
       }
@@ -87,9 +87,9 @@ export function createLocalChannel(piped: ProgramPipes | null, gone: () => void)
   };
 }
 
-function spawnBootstrap(piped: ProgramPipes | null): ChildProcess {
+function spawnBootstrap(shell: string, piped: ProgramPipes | null): ChildProcess {
   const { homedir } = userInfo();
-  const child = spawn('/bin/sh', ['-c', READ_PREAMBLE], {
+  const child = spawn(shell, ['-c', READ_PREAMBLE], {
     cwd: existsSync(homedir) ? homedir : '/',
     env: { PATH: FIXED_PATH, HOME: homedir, LANG: 'C.UTF-8' },
     detached: true,

@@ -17,12 +17,13 @@ import { createChannelSession } from './channel-session.ts';
 import { createLocalChannel } from './local-channel.ts';
 import { createPipes } from './pipes.ts';
 
-export function createLocalDriver(): Driver {
+/** `shell`, `perl`: others than the machine's own, for tests. */
+export function createLocalDriver({ shell = '/bin/sh', perl = 'perl' } = {}): Driver {
   async function open(workspace: Workspace, { signal, trace }: Opening): Promise<Session> {
     signal.throwIfAborted();
     const osUser = osUserOf(workspace);
     await trace.step('login', `user ${osUser}`, async () => requireOwnUser(osUser));
-    return createLocalSession();
+    return createLocalSession({ shell, perl });
   }
 
   return {
@@ -60,14 +61,14 @@ function requireOwnUser(osUser: string): void {
   });
 }
 
-function createLocalSession(): Session {
-  const pipes = createPipes();
+function createLocalSession({ shell, perl }: { shell: string; perl: string }): Session {
+  const pipes = createPipes(perl);
   const channels = new Set<Channel>();
   const closed = deferred<Error | null>();
   return createChannelSession({
     async open(signal) {
       const piped = await pipes.open();
-      const channel = createLocalChannel(piped, () => channels.delete(channel));
+      const channel = createLocalChannel(shell, piped, () => channels.delete(channel));
       channels.add(channel);
       if (!signal.aborted) return channel;
       channel.close();

@@ -37,7 +37,7 @@ interface Pipe {
   writeFd: number;
 }
 
-export function createPipes(perl = 'perl'): Pipes {
+export function createPipes(perl: string): Pipes {
   let ready: Pipe[] = [];
   let making: Promise<void> | null = null;
   let usable = process.platform === 'linux';
