@@ -37,12 +37,13 @@ interface Migration {
  */
 export async function migrateDatabase(options: MigrateOptions): Promise<string[]> {
   const files = await readMigrations(options.folder ?? FOLDER);
-  const client = await connect(options.url);
+  const otherUrl = options.servingUrl === options.url ? null : (options.servingUrl ?? null);
+  const client = await connect(options.url, otherUrl === null ? 'DATABASE_URL' : 'SALLYPORT_MIGRATE_DATABASE_URL');
   try {
     await client.query('select pg_advisory_lock($1)', [LOCK_KEY]);
     const pending = pendingOf(files, await readApplied(client));
     for (const file of pending) await apply(client, file);
-    if (options.servingUrl && options.servingUrl !== options.url) await grantServing(client, options.servingUrl);
+    if (otherUrl !== null) await grantServing(client, otherUrl);
     if (pending.length > 0) options.log.info({ files: pending.map((file) => file.name) }, 'database migrated');
     return pending.map((file) => file.name);
   } finally {
@@ -51,7 +52,8 @@ export async function migrateDatabase(options: MigrateOptions): Promise<string[]
   }
 }
 
-async function connect(url: string): Promise<pg.Client> {
+/** `setting`: where the URL was given, for the message. */
+async function connect(url: string, setting: string): Promise<pg.Client> {
   const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: CONNECT_MAX_MS });
   // A connection that dies between two statements is reported by the next statement.
   client.on('error', () => {});
@@ -59,7 +61,7 @@ async function connect(url: string): Promise<pg.Client> {
     await client.connect();
   } catch (cause) {
     const { message, code } = cause as NodeJS.ErrnoException;
-    throw new Error(`the database cannot be reached to migrate it: ${message || code}`, { cause });
+    throw new Error(`${setting}: the database cannot be reached to migrate it: ${message || code}`, { cause });
   }
   return client;
 }
@@ -134,7 +136,7 @@ async function grantServing(client: pg.Client, servingUrl: string): Promise<void
 }
 
 async function roleOf(url: string): Promise<string> {
-  const client = await connect(url);
+  const client = await connect(url, 'DATABASE_URL');
   try {
     return (await client.query('select current_user as role')).rows[0]?.role;
   } finally {

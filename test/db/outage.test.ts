@@ -208,5 +208,7 @@ test('a server that cannot be reached stops the start with one sentence', async 
       replica: 'test',
       log: silent,
     }),
-  ).rejects.toThrow(/^the database cannot be reached to migrate it: connect ECONNREFUSED 127\.0\.0\.1:1$/);
+  ).rejects.toThrow(
+    /^DATABASE_URL: the database cannot be reached to migrate it: connect ECONNREFUSED 127\.0\.0\.1:1$/,
+  );
 });

@@ -81,9 +81,14 @@ describe('a start is refused in one sentence for', () => {
       DATABASE_URL: `postgres://app:secret-password@127.0.0.1:${port}/app`,
       SALLYPORT_SIGNING_KEY: await generateSigningKey(),
     };
-    for (const verb of ['serve', 'migrate']) {
-      const ended = await runProgram([verb], { env: settings(env) });
-      expectRefusal(ended, /database/);
+    const migrating = { ...env, SALLYPORT_MIGRATE_DATABASE_URL: env.DATABASE_URL.replace('app:', 'owner:') };
+    for (const [verb, used, sentence] of [
+      ['serve', env, / DATABASE_URL: .*ECONNREFUSED/],
+      ['migrate', env, / DATABASE_URL: .*ECONNREFUSED/],
+      ['migrate', migrating, / SALLYPORT_MIGRATE_DATABASE_URL: .*ECONNREFUSED/],
+    ] as const) {
+      const ended = await runProgram([verb], { env: settings(used) });
+      expectRefusal(ended, sentence);
       expect(ended.stderr).not.toContain('secret-password');
     }
   });
