@@ -24,6 +24,9 @@ const ready = [
   requireProgram('/usr/bin/zsh', 'zsh'),
   requireProgram('/usr/bin/tcsh', 'tcsh'),
   requireProgram('/usr/bin/fish', 'fish'),
+  requireProgram('/usr/bin/podman', 'podman'),
+  requireProgram('/usr/sbin/runc', 'runc'),
+  requireProgram('/usr/bin/busybox', 'busybox-static'),
   requireProgram('/usr/bin/curl', 'curl'),
 ];
 
