@@ -17,6 +17,7 @@ import { createSecureContext } from 'node:tls';
 import { showValue } from './access/mask.ts';
 import { parseSigningKey } from './access/token.ts';
 import { readKeyFile, type SshKey } from './drivers/ssh-key.ts';
+import { TUNNELS_PER_ENDPOINT } from './limits.ts';
 import { ID_PATTERN, ROUTES, type Route } from './workspace.ts';
 
 const HOST_KEY_MODES = ['console', 'first-use', 'pinned'] as const;
@@ -53,6 +54,10 @@ export interface Config {
     maxExecsGateway: number;
     /** Requests per minute and credential; 0: no limit. */
     ratePerMin: number;
+    /** Connections of this process at once through one endpoint; AWS allows 20 to all replicas together. */
+    tunnelsPerEndpoint: number;
+    /** Asked for at each tunnel; AWS cuts one after an hour, an IAM policy may ask for less. */
+    tunnelMaxS: number;
   };
   logLevel: (typeof LOG_LEVELS)[number];
   /** Null: metrics are served beside everything else; 0: any free port. */
@@ -99,6 +104,8 @@ export function readConfig(env: NodeJS.ProcessEnv, { needsSigningKey = true } = 
       maxExecsOrg: settings.read('SALLYPORT_MAX_EXECS_ORG', whole(1, 1_000_000)) ?? 1024,
       maxExecsGateway: settings.read('SALLYPORT_MAX_EXECS_GATEWAY', whole(1, 1_000_000)) ?? 4096,
       ratePerMin: settings.read('SALLYPORT_RATE_PER_MIN', whole(0, 1_000_000)) ?? 0,
+      tunnelsPerEndpoint: settings.read('SALLYPORT_TUNNELS_PER_ENDPOINT', whole(1, 10_000)) ?? TUNNELS_PER_ENDPOINT,
+      tunnelMaxS: settings.read('SALLYPORT_TUNNEL_MAX_S', whole(60, 3_600)) ?? 3_600,
     },
     logLevel: settings.read('SALLYPORT_LOG_LEVEL', oneOf(LOG_LEVELS)) ?? 'info',
     metricsPort: settings.read('SALLYPORT_METRICS_PORT', PORT),

@@ -32,7 +32,15 @@ import { createRunningExecs, type RunningExecs } from './exec/running.ts';
 import { startWithdrawal } from './exec/withdrawal.ts';
 import { createMetrics } from './http/metrics.ts';
 import { createApp, createMetricsApp, type HttpDeps, type RunningServer, startServer } from './http/server.ts';
-import { CONNECTIONS_MAX, DRAIN_GRACE_MS, FLUSH_MAX_MS, READY_CHECK_MS } from './limits.ts';
+import {
+  CONNECTIONS_MAX,
+  DRAIN_GRACE_MS,
+  FLUSH_MAX_MS,
+  KILL_BUDGET_MS,
+  READY_CHECK_MS,
+  SESSION_HOLD_MIN_MS,
+  SESSION_MAX_AGE_MS,
+} from './limits.ts';
 import { createPool, type Pool } from './sessions/pool.ts';
 import type { Driver } from './sessions/session.ts';
 import type { DriverName } from './workspace.ts';
@@ -70,7 +78,7 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
   });
   const aws = createAws({ log });
   const drivers = createDrivers(config, { aws, database });
-  const pool = createPool({ drivers });
+  const pool = createPool({ drivers, tunnelsMax: config.limits.tunnelsPerEndpoint, maxAgeMs: sessionMaxAgeMs(config) });
   const running = createRunningExecs();
   let draining = false;
 
@@ -160,6 +168,7 @@ function createDrivers(
     route: config.route,
     orgTag: config.orgTag,
     lab: config.labTunnelUrl === null ? null : { tunnelUrl: config.labTunnelUrl },
+    maxTunnelDurationS: config.limits.tunnelMaxS,
   });
   const drivers = [ec2];
   if (ssh !== null) drivers.push(createSshDriver({ ...ssh, pins, hostKeys }));
@@ -193,6 +202,12 @@ function createOthers(deps: { database: Database; pool: Pool; running: RunningEx
       }
     },
   };
+}
+
+/** So that the longest exec that a session takes last still ends before its tunnel is cut. */
+function sessionMaxAgeMs({ limits }: Config): number {
+  const longestMs = 2 * (limits.maxTimeoutS * 1000 + KILL_BUDGET_MS);
+  return Math.max(SESSION_HOLD_MIN_MS, Math.min(SESSION_MAX_AGE_MS, limits.tunnelMaxS * 1000 - longestMs));
 }
 
 /** Made once and kept beside the embedded database; 0600. */
