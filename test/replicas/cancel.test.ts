@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { carryingExecId } from '../support/processes.ts';
-import { type Replica, type Replicas, runningExec, startReplicas } from '../support/replicas.ts';
+import { nowAndThen, type Replica, type Replicas, runningExec, startReplicas } from '../support/replicas.ts';
 import { waitUntil } from '../support/wait.ts';
 
 let replicas: Replicas;
@@ -23,7 +23,10 @@ const cancel = (replica: Replica, execId: string, workspace = 'ws-1', token?: st
 it('the one that runs it ends it, and the answer comes when it has ended', async () => {
   const asked = one.exec({ cmd: ['sh', '-c', 'echo started; sleep 100; :'] });
   const execId = await runningExec(other);
-  await waitUntil('it runs', () => carryingExecId(execId).length > 0);
+  await waitUntil(
+    'it runs',
+    nowAndThen(() => carryingExecId(execId).length > 0),
+  );
   const answer = await cancel(other, execId);
   expect(answer).toMatchObject({ status: 200, body: { exec_id: execId, outcome: 'cancelled' } });
   expect(carryingExecId(execId)).toEqual([]);
@@ -38,7 +41,10 @@ it.each(['one', 'other'] as const)('asked of %s, the answer says how it really e
   // It has exited by itself; only a child that holds its output keeps the exec, which then ends as exited.
   const asked = one.exec({ cmd: ['sh', '-c', 'sleep 100 & echo started; exit 3'] });
   const execId = await runningExec(one);
-  await waitUntil('the program has exited', () => carryingExecId(execId).length === 1);
+  await waitUntil(
+    'the program has exited',
+    nowAndThen(() => carryingExecId(execId).length === 1),
+  );
   const answer = await cancel(name === 'one' ? one : other, execId);
   await asked;
   expect(answer).toMatchObject({ status: 200, body: { outcome: 'exited' } });

@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { carryingExecId } from '../support/processes.ts';
-import { type Replica, type Replicas, runningExec, startReplicas } from '../support/replicas.ts';
+import { nowAndThen, type Replica, type Replicas, runningExec, startReplicas } from '../support/replicas.ts';
 import { waitUntil } from '../support/wait.ts';
 
 /** The real pace once, in the first test; a shorter one where only the order of things matters. */
@@ -24,7 +24,11 @@ describe('at the real pace', () => {
     const victim = await replicas.start();
     for (const workspace of ['ws-1', 'ws-2', 'ws-3']) unanswered(victim.exec(SLEEP, { workspace }));
     const execIds = await Promise.all(['ws-1', 'ws-2', 'ws-3'].map((workspace) => runningExec(survivor, workspace)));
-    for (const execId of execIds) await waitUntil('it runs', () => carryingExecId(execId).length > 0);
+    for (const execId of execIds)
+      await waitUntil(
+        'it runs',
+        nowAndThen(() => carryingExecId(execId).length > 0),
+      );
     // Its host cannot be reached any more, so nobody can say what became of the program.
     await replicas.lab.fault('target_down', { instanceId: replicas.lab.lab.instances[2]?.id ?? '' });
     await victim.kill();
@@ -62,7 +66,10 @@ describe('at a shorter pace', () => {
     const [, other, sleeper] = all();
     const answer = sleeper.exec({ cmd: ['sh', '-c', 'echo started; sleep 100; :'] });
     const execId = await runningExec(other);
-    await waitUntil('it runs', () => carryingExecId(execId).length > 0);
+    await waitUntil(
+      'it runs',
+      nowAndThen(() => carryingExecId(execId).length > 0),
+    );
     sleeper.child.kill('SIGSTOP');
     const row = await waitUntil(
       'the row is finished',
@@ -88,7 +95,10 @@ describe('at a shorter pace', () => {
     const [keeper, other, sleeper] = all();
     const answer = sleeper.exec(SLEEP, { workspace: 'ws-2' });
     const execId = await runningExec(other, 'ws-2');
-    await waitUntil('it runs', () => carryingExecId(execId).length > 0);
+    await waitUntil(
+      'it runs',
+      nowAndThen(() => carryingExecId(execId).length > 0),
+    );
     // As another replica would, a moment before it claims the row.
     const { replica } = await replicas.row(execId);
     await replicas.sql(`update replicas set over_at = now() where id = $1`, [replica]);
@@ -108,7 +118,11 @@ describe('at a shorter pace', () => {
     const running = () => replicas.sql(`select id, summary from activity_logs where status = 'running'`);
     await waitUntil('all run', async () => (await running()).length === marks.length, 20_000);
     const execIds = (await running()).map(({ id }) => String(id));
-    await waitUntil('all have started', () => execIds.every((id) => carryingExecId(id).length > 0), 20_000);
+    await waitUntil(
+      'all have started',
+      nowAndThen(() => execIds.every((id) => carryingExecId(id).length > 0)),
+      20_000,
+    );
     await victim.kill();
     await waitUntil('no row is running', async () => (await running()).length === 0, 30_000);
     const said = [keeper, other, all()[2]].flatMap((replica) =>
@@ -134,7 +148,10 @@ describe('at a shorter pace', () => {
     const victim = await replicas.start(SHORT);
     unanswered(victim.exec(SLEEP, { workspace: 'ws-3' }));
     const execId = await runningExec(keeper, 'ws-3');
-    await waitUntil('it runs', () => carryingExecId(execId).length > 0);
+    await waitUntil(
+      'it runs',
+      nowAndThen(() => carryingExecId(execId).length > 0),
+    );
     await victim.kill();
     await replicas.sql(`update workspaces set instance_id = 'i-0aaaaaaaaaaaaaaaa' where id = 'ws-3'`);
     const row = await waitUntil(
