@@ -1,9 +1,9 @@
 /** DELETE of an exec, asked of a replica that does not run it. */
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { carryingExecId } from '../support/processes.ts';
+import { carryingExecId, processRow } from '../support/processes.ts';
 import { nowAndThen, type Replica, type Replicas, runningExec, startReplicas } from '../support/replicas.ts';
-import { waitUntil } from '../support/wait.ts';
+import { waitUntil, waitUntilStill } from '../support/wait.ts';
 
 let replicas: Replicas;
 let one: Replica;
@@ -41,10 +41,13 @@ it.each(['one', 'other'] as const)('asked of %s, the answer says how it really e
   // It has exited by itself; only a child that holds its output keeps the exec, which then ends as exited.
   const asked = one.exec({ cmd: ['sh', '-c', 'sleep 100 & echo started; exit 3'] });
   const execId = await runningExec(one);
+  const left = () => carryingExecId(execId).map((pid) => processRow(pid)?.args.join(' '));
   await waitUntil(
-    'the program has exited',
-    nowAndThen(() => carryingExecId(execId).length === 1),
+    'only the child is left',
+    nowAndThen(() => left().join() === 'sleep 100'),
   );
+  // The news of the exit is on its way to the gateway; nothing that can be asked says when it is there.
+  await waitUntilStill('the program', () => left().join());
   const answer = await cancel(name === 'one' ? one : other, execId);
   await asked;
   expect(answer).toMatchObject({ status: 200, body: { outcome: 'exited' } });
