@@ -2,7 +2,7 @@
  * A gateway that is killed again and again while it is used: no program without a row, none run twice, none left.
  *
  * Callers do what callers do: they send the same request with the same key until somebody answers. CRASH_EXECS sets how
- * many there are (200; with 1,000 it is killed 40 times).
+ * many there are (80; with 1,000 it is killed 40 times).
  */
 import { randomInt, randomUUID } from 'node:crypto';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -15,7 +15,7 @@ import { environmentOf, processTable } from '../support/processes.ts';
 import { type Replica, type Replicas, startReplicas } from '../support/replicas.ts';
 import { waitUntil } from '../support/wait.ts';
 
-const EXECS = Number(process.env.CRASH_EXECS ?? 200);
+const EXECS = Number(process.env.CRASH_EXECS ?? 80);
 const KILLS_MAX = Math.ceil(EXECS / 25);
 const CALLERS = 48;
 const PACE = { presenceBeatMs: 300, presenceMaxMs: 3_000, reconcileEveryMs: 500 };

@@ -28,7 +28,7 @@ let deaf: Replica;
 let folder: string;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'withdrawal-'));
-  replicas = await startReplicas({ instances: 6 });
+  replicas = await startReplicas({ instances: 12 });
   [here, there, deaf] = [await replicas.start(), await replicas.start(), await replicas.start({ listens: false })];
 });
 afterAll(async () => {
@@ -170,13 +170,14 @@ describe.each(NAMES)('%s', (name) => {
     ['on another replica', () => ({ runner: here, by: there })],
     ['on another replica, and the notice is lost', () => ({ runner: deaf, by: there })],
   ];
-  describe.each(places)('%s', (_place, where) => {
-    // Every case is an org of its own and leaves a tunnel behind; the endpoint has twenty for all replicas together.
-    afterAll(async () => {
-      await replicas.lab.clearFaults();
-      await replicas.lab.cutConnections();
-    });
+  // Every case is an org of its own and leaves a tunnel behind; the endpoint has twenty for all replicas together.
+  afterAll(async () => {
+    await replicas.lab.clearFaults();
+    await replicas.lab.cutConnections();
+  });
 
+  // Most of a case is waiting: for TERM, and for the two seconds until KILL.
+  describe.concurrent.each(places)('%s', (_place, where) => {
     it.concurrent(
       'a silent program is ended in time',
       () => withdrawWhileRunning(name, { ...where(), script: SILENT, streams: false }),
