@@ -66,7 +66,7 @@ export const LISTEN_CHECK_MS = 10_000;
 export const IDEMPOTENCY_LIFE_S = 24 * 3600;
 export const IDEMPOTENCY_KEY_MAX_CHARS = 255;
 /** The terminal frame of a request with a key waits for the database to have it, but not longer than this. */
-export const ANSWER_KEPT_MAX_MS = 1_000;
+export const ANSWER_KEPT_MAX_MS = 5_000;
 
 /** Payload of one output frame. From 128 KiB on, base64 of a Buffer falls to a tenth of its speed. */
 export const FRAME_MAX_BYTES = 48 * 1024;
