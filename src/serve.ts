@@ -8,6 +8,7 @@ import { randomUUID } from 'node:crypto';
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { createBodyHash } from './access/body-hash.ts';
 import { canSign, createVerifier, generateSigningKey, loadSigningKey, type SigningKey } from './access/token.ts';
@@ -268,13 +269,8 @@ async function readiness(state: {
 
 /** Running execs get their time, then they are ended; resolves when none is left. */
 async function drain(running: RunningExecs, graceMs: number, hasten: AbortSignal): Promise<void> {
-  const grace = AbortSignal.any([AbortSignal.timeout(graceMs), hasten]);
-  await Promise.race([
-    running.idle(),
-    new Promise<void>((resolve) => {
-      if (grace.aborted) resolve();
-      grace.addEventListener('abort', () => resolve(), { once: true });
-    }),
-  ]);
+  // Rejects when somebody hastens.
+  const grace = sleep(graceMs, undefined, { signal: hasten, ref: false }).catch(() => undefined);
+  await Promise.race([running.idle(), grace]);
   await running.endAll(new EndCause('drained', 'the gateway is stopping and ended the program'));
 }

@@ -28,6 +28,16 @@ describe('this repository', () => {
     expect(checkLayout(tree, dependencies)).toEqual([]);
   });
 
+  // Node 20 collects a timeout as garbage that only AbortSignal.any refers to, and it never fires: a limit that is lost
+  // now and then. A controller and a timer of one's own are held by each other.
+  test('keeps AbortSignal.timeout out of the files that use AbortSignal.any', () => {
+    const both = filesBelow('src').filter((path) => {
+      const text = readFileSync(join(root, 'src', path), 'utf8');
+      return text.includes('AbortSignal.any(') && text.includes('AbortSignal.timeout(');
+    });
+    expect(both).toEqual([]);
+  });
+
   test('names the files of its tests in kebab case', () => {
     expect(filesBelow('test').flatMap((path) => nameProblems(path).map((problem) => `${path}: ${problem}`))).toEqual(
       [],

@@ -78,9 +78,11 @@ async function endRemotely(
   patience: AbortSignal,
   output: Output,
 ): Promise<void> {
+  const late = new AbortController();
+  const limit = setTimeout(() => late.abort(new Error(`nothing came for ${CANCEL_WAIT_MS / 1000} s`)), CANCEL_WAIT_MS);
   const explain = setTimeout(() => output.note('ending the program (once more leaves at once)'), EXPLAIN_AFTER_MS);
   try {
-    await cancel(AbortSignal.any([patience, AbortSignal.timeout(CANCEL_WAIT_MS)]));
+    await cancel(AbortSignal.any([patience, late.signal]));
     await sleep(LAST_FRAME_WAIT_MS, undefined, { signal: patience });
   } catch (error) {
     // Not found: it has ended by itself meanwhile.
@@ -88,6 +90,7 @@ async function endRemotely(
     const reason = error instanceof Error ? error.message : String(error);
     output.note(`the gateway did not confirm the end of the program: ${reason}`);
   } finally {
+    clearTimeout(limit);
     clearTimeout(explain);
   }
 }

@@ -70,8 +70,9 @@ export function createRescue(deps: {
   }
 
   async function runAll(workspace: Workspace, signal: AbortSignal): Promise<Section[]> {
-    const tooLong = AbortSignal.timeout(RESCUE_RUN_MAX_MS);
-    const both = AbortSignal.any([signal, tooLong]);
+    const tooLong = new AbortController();
+    const timer = setTimeout(() => tooLong.abort(new DOMException('too long', 'TimeoutError')), RESCUE_RUN_MAX_MS);
+    const both = AbortSignal.any([signal, tooLong.signal]);
     const todo = SECTIONS.map((section, index) => ({ section, index }));
     const done: Section[] = [];
     const work = async (): Promise<void> => {
@@ -80,8 +81,12 @@ export function createRescue(deps: {
         done[index] = await timed(section.name, () => runSection(workspace, section, both));
       }
     };
-    await Promise.all(Array.from({ length: RESCUE_AT_ONCE }, work));
-    return done;
+    try {
+      await Promise.all(Array.from({ length: RESCUE_AT_ONCE }, work));
+      return done;
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /** The first try that says something good; else the last one that ran. */

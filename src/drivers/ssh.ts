@@ -165,12 +165,15 @@ async function dial({ port }: Host, addresses: readonly string[], signal: AbortS
   let last: unknown;
   for (const [index, address] of addresses.entries()) {
     const isLast = index === addresses.length - 1;
-    const patience = isLast ? signal : AbortSignal.any([signal, AbortSignal.timeout(ADDRESS_TRY_MS)]);
+    const late = new AbortController();
+    const timer = isLast ? undefined : setTimeout(() => late.abort(), ADDRESS_TRY_MS);
     try {
-      return await dialDirect(address, port, patience);
+      return await dialDirect(address, port, AbortSignal.any([signal, late.signal]));
     } catch (error) {
       signal.throwIfAborted();
       last = error;
+    } finally {
+      clearTimeout(timer);
     }
   }
   const cause = last instanceof SallyportError ? last.cause : last;

@@ -16,6 +16,8 @@ import { requireProgram } from '../support/requirements.ts';
 import { type Row, runSql } from '../support/sql.ts';
 import { waitUntil } from '../support/wait.ts';
 
+const COLLECT_GARBAGE = new URL('../fixtures/collect-garbage.mjs', import.meta.url).href;
+
 interface Demo {
   program: Program;
   file: DemoFile;
@@ -79,7 +81,9 @@ async function startDraining(): Promise<{ drained: Promise<Drained> }> {
   const database = await createTestDatabase();
   const folder = await newFolder();
   const env = { DATABASE_URL: database.url, SALLYPORT_SIGNING_KEY: await generateSigningKey() };
-  const demo = await startDemo(folder, env);
+  // A grace that nobody but the garbage collector knew of was lost now and then.
+  const options = { SALLYPORT_LOG_LEVEL: 'info', NODE_OPTIONS: `--import=${COLLECT_GARBAGE}` };
+  const demo = await startDemo(folder, { ...env, ...options });
   const file = join(folder, 'runs');
   const runs = demo.exec(['sh', '-c', 'touch "$0"; echo started; sleep 100; :', file]);
   await waitUntil('the program runs', () => existsSync(file));
@@ -312,13 +316,13 @@ describe('a demo that is told to stop while a program runs', () => {
 
   it('gives it its time, then ends it, tells the caller, closes the row and exits 0', async () => {
     const { ended, tookMs, answer, rows, left } = await drained;
-    expect(ended).toMatchObject({ code: 0 });
-    expect(tookMs).toBeGreaterThan(10_000);
-    expect(tookMs).toBeLessThan(20_000);
     expect(answer.status).toBe(200);
     expect(outputOf(answer.frames, 'stdout').toString()).toBe('started\n');
     expect(terminalOf(answer.frames)).toMatchObject({ code: 'draining', outcome: 'drained', survivors: [] });
     expect(rows).toMatchObject([{ status: 'cancelled', response_body: { outcome: 'drained', stdout_bytes: 8 } }]);
     expect(left).toEqual([]);
+    expect(ended.code).toBe(0);
+    expect(tookMs).toBeGreaterThan(10_000);
+    expect(tookMs, `it took too long: ${ended.stderr}`).toBeLessThan(20_000);
   });
 });
