@@ -79,7 +79,8 @@ describe.each(installed)('through $path', ({ path, rcFiles }) => {
       let user: { name: string; remove(): void };
       let session: Session;
       beforeAll(async () => {
-        sshd = await startSshd();
+        // At the top level, where bash reads ~/.bashrc for a command too.
+        sshd = await startSshd(['SetEnv SHLVL=0']);
         user = makeUser(path, rcFiles);
         session = await logIn({ ...sshd, username: user.name });
       });

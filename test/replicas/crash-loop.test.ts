@@ -2,7 +2,7 @@
  * A gateway that is killed again and again while it is used: no program without a row, none run twice, none left.
  *
  * Callers do what callers do: they send the same request with the same key until somebody answers. CRASH_EXECS sets how
- * many there are (80; with 1,000 it is killed 40 times).
+ * many there are (150; with 1,000 it is killed 40 times).
  */
 import { randomInt, randomUUID } from 'node:crypto';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -15,9 +15,9 @@ import { environmentOf, processTable } from '../support/processes.ts';
 import { type Replica, type Replicas, startReplicas } from '../support/replicas.ts';
 import { waitUntil } from '../support/wait.ts';
 
-const EXECS = Number(process.env.CRASH_EXECS ?? 80);
+const EXECS = Number(process.env.CRASH_EXECS ?? 150);
 const KILLS_MAX = Math.ceil(EXECS / 25);
-const CALLERS = 48;
+const CALLERS = 24;
 const PACE = { presenceBeatMs: 300, presenceMaxMs: 3_000, reconcileEveryMs: 500 };
 
 let replicas: Replicas;
@@ -46,7 +46,7 @@ it(
     /** Kills it as long as there is enough to do; the last one is left to answer. */
     const killing = (async () => {
       while (!isDone && answered < EXECS * 0.9 && kills < KILLS_MAX) {
-        await sleep(randomInt(150, 2_500));
+        await sleep(randomInt(150, 1_200));
         await gateway.kill();
         kills += 1;
         gateway = await replicas.start(PACE);
@@ -87,7 +87,7 @@ it(
     await Promise.all(callers);
     isDone = true;
     await killing;
-    expect(kills).toBeGreaterThan(2);
+    expect(kills).toBeGreaterThan(1);
     expect(survivor.log()).toContain('was interrupted');
 
     const running = () => replicas.sql(`select id from activity_logs where status = 'running'`);
