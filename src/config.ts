@@ -69,6 +69,8 @@ export interface Config {
   /** Null: the driver docker is off. */
   docker: { socketPath: string } | null;
   localDriver: boolean;
+  /** Whether each SSH connection keeps a channel open ahead of the next exec. */
+  channelAhead: boolean;
   /** One sentence each, for the log. */
   warnings: string[];
 }
@@ -113,6 +115,7 @@ export function readConfig(env: NodeJS.ProcessEnv, { needsSigningKey = true } = 
     ssh: readSsh(settings),
     docker: readDocker(settings),
     localDriver: isOn(settings, 'SALLYPORT_LOCAL_DRIVER'),
+    channelAhead: settings.read('SALLYPORT_SSH_CHANNEL_AHEAD', oneOf(['on', 'off'])) !== 'off',
   };
   if (config.metricsPort === config.port && config.port !== 0) {
     settings.problems.push('SALLYPORT_METRICS_PORT must be another port than SALLYPORT_PORT, or 0 for any free one.');

@@ -107,6 +107,10 @@ export const GUESS_ADDRESSES_MAX = 10_000;
 
 /** OpenSSH MaxSessions is 10 per connection: 8 execs, one channel for control, one spare. */
 export const EXECS_PER_SESSION = 8;
+/** A host may close channels on which nothing happens (OpenSSH ChannelTimeout): one opened ahead is not kept for longer. */
+export const CHANNEL_AHEAD_MAX_MS = 60_000;
+/** After a channel was taken: a program that has not ended by then runs on, and the next one may come at any time. */
+export const CHANNEL_REFILL_MS = 50;
 /** An unused connection is closed after this. */
 export const SESSION_IDLE_MS = 60_000;
 /** A session older than this takes no new execs: an EC2 Instance Connect tunnel is cut after one hour, exec runs are minutes. */

@@ -161,7 +161,7 @@ function createDrivers(
   { aws, database }: { aws: Aws; database: Database },
 ): ReadonlyMap<DriverName, Driver> {
   const { pins } = database;
-  const { hostKeys, ssh, docker, localDriver } = config;
+  const { hostKeys, ssh, docker, localDriver, channelAhead } = config;
   const ec2 = createEc2Driver({
     aws,
     pins,
@@ -170,9 +170,10 @@ function createDrivers(
     orgTag: config.orgTag,
     lab: config.labTunnelUrl === null ? null : { tunnelUrl: config.labTunnelUrl },
     maxTunnelDurationS: config.limits.tunnelMaxS,
+    channelAhead,
   });
   const drivers = [ec2];
-  if (ssh !== null) drivers.push(createSshDriver({ ...ssh, pins, hostKeys }));
+  if (ssh !== null) drivers.push(createSshDriver({ ...ssh, pins, hostKeys, channelAhead }));
   if (docker !== null) drivers.push(createDockerDriver(docker));
   if (localDriver) drivers.push(createLocalDriver());
   return new Map(drivers.map((driver) => [driver.name, driver]));

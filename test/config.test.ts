@@ -68,6 +68,7 @@ describe('without any setting', () => {
       ssh: null,
       docker: null,
       localDriver: false,
+      channelAhead: true,
       warnings: [],
     });
   });
@@ -106,6 +107,7 @@ test('every setting is read', () => {
     SALLYPORT_DOCKER: 'on',
     DOCKER_HOST: 'unix:///run/engine.sock',
     SALLYPORT_LOCAL_DRIVER: 'on',
+    SALLYPORT_SSH_CHANNEL_AHEAD: 'off',
   });
   expect(config).toEqual({
     databaseUrl: DATABASE_URL,
@@ -137,6 +139,7 @@ test('every setting is read', () => {
     ssh: { key: { pem: SSH_KEY }, knownHosts: KNOWN_HOSTS_FILE, loopback: true },
     docker: { socketPath: '/run/engine.sock' },
     localDriver: true,
+    channelAhead: false,
     warnings: [],
   });
 });

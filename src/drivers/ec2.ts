@@ -35,6 +35,8 @@ export interface Ec2Deps {
   /** The tag of the instance that must equal the org, or null. */
   orgTag: string | null;
   lab: LabDial | null;
+  /** See SshLogin. */
+  channelAhead?: boolean;
   /** 1 to 3600; AWS cuts a tunnel after an hour, IAM may ask for less. */
   maxTunnelDurationS?: number;
 }
@@ -255,6 +257,7 @@ export function createEc2Driver(deps: Ec2Deps): Driver {
         beforeAuth,
         hostKeyTypes: trusts.types,
         verifyHostKey: (wireKey) => trusts.verify(wireKey),
+        channelAhead: deps.channelAhead,
       },
       opening,
     );

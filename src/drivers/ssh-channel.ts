@@ -22,6 +22,8 @@ export interface SshChannel {
   /** The reader took this many bytes. */
   grant(bytes: number): void;
   close(): void;
+  /** Neither side has closed it. */
+  readonly isOpen: boolean;
 }
 
 interface PrivateChannel {
@@ -55,9 +57,10 @@ interface PrivateClient {
 
 /**
  * Opens a channel. Rejects with ChannelRefused when the host has no room on this connection (RFC 4254, section 5.1), with
- * another error when the connection is gone. What is opened after `signal` aborted is closed at once.
+ * another error when the connection is gone. What is opened after `signal` aborted is closed at once. `gone` is told once
+ * of a channel that was handed out, when it has been closed by both sides.
  */
-export function openChannel(client: Client, signal: AbortSignal): Promise<SshChannel> {
+export function openChannel(client: Client, signal: AbortSignal, gone = () => {}): Promise<SshChannel> {
   const ssh = client as unknown as PrivateClient;
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(signal.reason);
@@ -68,7 +71,7 @@ export function openChannel(client: Client, signal: AbortSignal): Promise<SshCha
       if (error)
         return reject(error.reason === undefined || error.reason === '' ? error : new ChannelRefused(error.reason));
       if (signal.aborted) return channel.close();
-      resolve(wrap(ssh, channel));
+      resolve(wrap(ssh, channel, gone));
     };
     opened.type = 'session';
     const id = ssh._chanMgr.add(opened);
@@ -77,7 +80,7 @@ export function openChannel(client: Client, signal: AbortSignal): Promise<SshCha
   });
 }
 
-function wrap(ssh: PrivateClient, channel: PrivateChannel): SshChannel {
+function wrap(ssh: PrivateClient, channel: PrivateChannel, gone: () => void): SshChannel {
   const remote = channel.outgoing.id;
   let owed = 0;
   let listener: ChannelEvents | null = null;
@@ -86,6 +89,7 @@ function wrap(ssh: PrivateClient, channel: PrivateChannel): SshChannel {
     if (finished) return;
     finished = true;
     listener?.closed(refused);
+    gone();
   };
   channel.incoming.window = OUTPUT_BUFFER_MAX_BYTES;
   receive(channel, () => listener, finish);
@@ -123,6 +127,9 @@ function wrap(ssh: PrivateClient, channel: PrivateChannel): SshChannel {
       owed = 0;
     },
     close: () => channel.close(),
+    get isOpen() {
+      return channel.outgoing.state === 'open' && channel.incoming.state === 'open';
+    },
   };
 }
 

@@ -14,7 +14,7 @@ import type { Opening, Session } from '../sessions/session.ts';
 import { BOOTSTRAP } from './bootstrap.ts';
 import type { Channel } from './channel.ts';
 import { createChannelSession } from './channel-session.ts';
-import { openChannel } from './ssh-channel.ts';
+import { createSshChannels, type SshChannels } from './ssh-channels.ts';
 import type { SshKey } from './ssh-key.ts';
 
 export interface SshLogin {
@@ -31,6 +31,8 @@ export interface SshLogin {
   hostKeyTypes: readonly string[] | null;
   /** Gets the host key as SSH wire bytes; resolves null to accept it, or the error to refuse with. */
   verifyHostKey(wireKey: Buffer): Promise<SallyportError | null>;
+  /** Whether a channel is kept open ahead of the next exec; absent: it is. */
+  channelAhead?: boolean;
 }
 
 /**
@@ -72,8 +74,10 @@ export async function openSshSession(login: SshLogin, opening: Opening): Promise
   });
   try {
     await connect(client, login, opening);
+    const channels = createSshChannels(client, { ahead: login.channelAhead ?? true });
+    void closed.then(channels.stop);
     return createChannelSession({
-      open: (signal) => openBootstrapChannel(client, signal),
+      open: (signal) => openBootstrapChannel(channels, signal),
       closed,
       close: () => client.end(),
       unsupported,
@@ -206,8 +210,8 @@ function explain(step: Step, error: Error & { level?: string }): SallyportError 
 
 const COMMAND = Buffer.from(BOOTSTRAP);
 
-async function openBootstrapChannel(client: Client, signal: AbortSignal): Promise<Channel> {
-  const channel = await openChannel(client, signal);
+async function openBootstrapChannel(channels: SshChannels, signal: AbortSignal): Promise<Channel> {
+  const channel = await channels.open(signal);
   return {
     run: (input, events) => channel.exec(COMMAND, input, events),
     grant: (bytes) => channel.grant(bytes),

@@ -26,6 +26,8 @@ export interface SshDeps {
   knownHosts: string | null;
   /** Whether 127.0.0.0/8 and ::1 may be dialled: the gateway's own machine. */
   loopback: boolean;
+  /** See SshLogin. */
+  channelAhead?: boolean;
 }
 
 interface Host {
@@ -70,6 +72,7 @@ export function createSshDriver(deps: SshDeps): Driver {
       key,
       hostKeyTypes: trust.types,
       verifyHostKey: (wireKey: Buffer) => trust.verify(wireKey),
+      channelAhead: deps.channelAhead,
       async beforeAuth() {
         if (until === 'host_key') throw HOST_KEY_PROVED;
       },
