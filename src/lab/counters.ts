@@ -4,7 +4,7 @@ export interface InstanceCounts {
   pushes: number;
   logins: number;
   login_failures: number;
-  /** SSH sessions opened since the last reset. */
+  /** Channels on which something was asked to start since the last reset, as sshd logs them. */
   channels: number;
   connections_open: number;
 }

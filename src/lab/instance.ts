@@ -180,7 +180,6 @@ export class Instance {
     connection.on('session', (accept, reject) => {
       const limit = context.faults.peek('max_sessions', this.id)?.value ?? MAX_SESSIONS;
       if (open.size >= limit) return reject();
-      counts.channels += 1;
       const session = accept();
       const channel = new SessionChannel(session, connection, () => open.delete(channel));
       open.add(channel);
@@ -209,6 +208,7 @@ export class Instance {
       answer?.();
     });
     session.once('exec', (accept, _reject, { command }) => {
+      this.#options.context.counters.instance(this.id).channels += 1;
       const fromClient = channel.open(accept);
       startProgram(channel, fromClient, this.#spec(command, login), this.#options).then(
         (send) => {
