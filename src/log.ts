@@ -10,6 +10,8 @@ import { maskText } from './access/mask.ts';
 
 const SECRET_NAMES = ['authorization', 'token', 'password', 'secret', 'cookie', 'stdin', 'env', 'body', 'headers'];
 const CAUSES_MAX = 5;
+const HELD_MAX_CHARS = 8 * 1024;
+const HELD_MAX_MS = 50;
 
 export function createLog(level: string, destination: DestinationStream = standardError()): Logger {
   return pino(
@@ -23,8 +25,17 @@ export function createLog(level: string, destination: DestinationStream = standa
   );
 }
 
+/**
+ * Lines of a busy moment are written together: one write a line cost a busy gateway as much as a database statement. What
+ * is held back is written at the end of the process too, whatever ends it but SIGKILL.
+ */
 function standardError(): DestinationStream {
-  return pino.destination({ fd: 2, sync: false });
+  return pino.destination({ fd: 2, sync: false, minLength: HELD_MAX_CHARS, periodicFlush: HELD_MAX_MS });
+}
+
+/** Resolves when every line is written: before an end on purpose, where a write under way and the last one could cross. */
+export function flushLog(log: Logger): Promise<void> {
+  return new Promise((resolve) => log.flush(() => resolve()));
 }
 
 /** Errors of libraries carry queries, headers and whole requests in members of their own: those stay behind. */

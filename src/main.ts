@@ -20,11 +20,12 @@ const SERVER_VERBS: Readonly<Record<string, ServerVerb>> = {
 
 async function serve(args: string[]): Promise<number> {
   if (!expectArgs('serve', args, [])) return 2;
-  const { config, log } = await settings(process.env);
+  const { config, log, flushLog } = await settings(process.env);
   const { startGateway } = await import('./serve.ts');
   const gateway = await startGateway(config, log);
   process.stdout.write(`sallyport is listening on ${gateway.url}\n`);
   await untilStopped((graceMs) => gateway.stop(graceMs));
+  await flushLog(log);
   return 0;
 }
 
@@ -90,11 +91,11 @@ ${running.instances.map(({ id, osUser }) => `${id}  ${osUser}`).join('\n')}
 
 async function settings(env: Env, needs: { needsSigningKey?: boolean } = {}) {
   const { readConfig } = await import('./config.ts');
-  const { createLog } = await import('./log.ts');
+  const { createLog, flushLog } = await import('./log.ts');
   const config = readConfig(env, needs);
   const log = createLog(config.logLevel);
   for (const warning of config.warnings) log.warn({}, warning);
-  return { config, log };
+  return { config, log, flushLog };
 }
 
 /** The first signal drains, the second one stops at once. Resolves when everything is down. */

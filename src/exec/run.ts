@@ -19,7 +19,10 @@ import { createStreamTally } from './stream-tally.ts';
 export interface Run {
   /** `started`, then output. Stops early when `ended` settled first; `end` itself is the caller's to send. */
   events: AsyncIterable<ExecEvent>;
-  /** Settles once, when the program's end is decided and, where it had to be ended, the kill is done. Never rejects. */
+  /**
+   * Settles once, when the program's end is decided and, where it had to be ended, the kill is done. Never rejects. The
+   * process is then the caller's to release, without which `events` may go on waiting for output.
+   */
   ended: Promise<ExecEnd>;
 }
 
@@ -55,7 +58,6 @@ export function run(process: Process, options: RunOptions): Run {
     clearTimeout(deadline);
     linger.stop();
     signal.removeEventListener('abort', onAbort);
-    process.release();
     const whole = delivered && !tallies.stdout.truncated && !tallies.stderr.truncated;
     settle({
       ...endWithout(options, { durationMs: performance.now() - options.startedAtMs }),
