@@ -8,13 +8,17 @@
  * - A variable that is set but empty is refused: `SALLYPORT_ORG_ID=$ORG` with no ORG must not serve every org.
  * - A SALLYPORT_ variable that nobody reads is a warning with the nearest name: most are typing errors, and an older
  *   version must still start where a newer one was configured.
- * - Sessions of people are not part of this version, so SALLYPORT_OIDC_* stand in no Config; setting them is a warning.
+ * - Sessions of people need the whole of SALLYPORT_OIDC_*: an issuer whose claims give nobody a scope is a mistake.
  */
 import { readFileSync } from 'node:fs';
 import { isIP, isIPv4 } from 'node:net';
 import { resolve } from 'node:path';
 import { createSecureContext } from 'node:tls';
+import { z } from 'zod';
+import { SCOPES, type Scope } from './access/access.ts';
+import { isTrustworthyUrl } from './access/issuer.ts';
 import { showValue } from './access/mask.ts';
+import type { OidcSettings } from './access/oidc.ts';
 import { parseSigningKey } from './access/token.ts';
 import { readKeyFile, type SshKey } from './drivers/ssh-key.ts';
 import { TUNNELS_PER_ENDPOINT } from './limits.ts';
@@ -42,6 +46,8 @@ export interface Config {
   /** Set: the tag of an instance that must equal the org. */
   orgTag: string | null;
   adminToken: string | null;
+  /** Null: there are no sessions of people. */
+  oidc: OidcSettings | null;
   /** PKCS#8 PEM; null: made and kept in `dataDir`. */
   signingKey: string | null;
   hostKeys: (typeof HOST_KEY_MODES)[number];
@@ -96,6 +102,7 @@ export function readConfig(env: NodeJS.ProcessEnv, { needsSigningKey = true } = 
     orgId: settings.read('SALLYPORT_ORG_ID', ORG_ID),
     orgTag: settings.read('SALLYPORT_ORG_TAG', TAG_KEY),
     adminToken: settings.read('SALLYPORT_ADMIN_TOKEN', ADMIN_TOKEN),
+    oidc: readOidc(settings),
     signingKey: readSigningKey(settings, needsSigningKey),
     hostKeys: settings.read('SALLYPORT_HOST_KEYS', oneOf(HOST_KEY_MODES)) ?? 'console',
     route: settings.read('SALLYPORT_ROUTE', oneOf(ROUTES)) ?? 'endpoint',
@@ -119,6 +126,9 @@ export function readConfig(env: NodeJS.ProcessEnv, { needsSigningKey = true } = 
   };
   if (config.metricsPort === config.port && config.port !== 0) {
     settings.problems.push('SALLYPORT_METRICS_PORT must be another port than SALLYPORT_PORT, or 0 for any free one.');
+  }
+  if (config.oidc !== null && config.orgId !== null && 'id' in config.oidc.org && config.oidc.org.id !== config.orgId) {
+    settings.problems.push('SALLYPORT_OIDC_ORG must be that of SALLYPORT_ORG_ID: this process serves no other.');
   }
   if (settings.problems.length > 0) throw new ConfigError(settings.problems);
   return { ...config, warnings: settings.unread().map(warning) };
@@ -190,6 +200,46 @@ function readSigningKey(settings: Settings, isNeeded: boolean): string | null {
     settings.problems.push(`${name} must be an unencrypted Ed25519 private key as PKCS#8 PEM.`);
     return null;
   }
+}
+
+const OIDC_ISSUER = 'SALLYPORT_OIDC_ISSUER';
+
+function readOidc(settings: Settings): OidcSettings | null {
+  const issuer = settings.read(OIDC_ISSUER, ISSUER_URL);
+  const audience = settings.read('SALLYPORT_OIDC_AUDIENCE', AUDIENCE);
+  const roles = readRoles(settings);
+  const rolesClaim = settings.read('SALLYPORT_OIDC_ROLES_CLAIM', CLAIM) ?? 'roles';
+  const id = settings.read('SALLYPORT_OIDC_ORG', ORG_ID);
+  const claim = settings.read('SALLYPORT_OIDC_ORG_CLAIM', CLAIM);
+  if (id !== null && claim !== null) {
+    settings.problems.push('SALLYPORT_OIDC_ORG and SALLYPORT_OIDC_ORG_CLAIM are two ways to one org: set one of them.');
+  }
+  const needed = ['SALLYPORT_OIDC_AUDIENCE', 'SALLYPORT_OIDC_ROLES'];
+  if (!settings.isSet(OIDC_ISSUER)) {
+    const all = [...needed, 'SALLYPORT_OIDC_ROLES_CLAIM', 'SALLYPORT_OIDC_ORG', 'SALLYPORT_OIDC_ORG_CLAIM'];
+    for (const name of all.filter(settings.isSet))
+      settings.problems.push(`${name} is of use only together with ${OIDC_ISSUER}.`);
+    return null;
+  }
+  for (const name of needed.filter((one) => !settings.isSet(one))) {
+    settings.problems.push(`${name} is missing: ${OIDC_ISSUER} needs it, and there is no default.`);
+  }
+  if (issuer === null || audience === null || roles === null) return null;
+  return { issuer, audience, org: id === null ? { claim: claim ?? 'org' } : { id }, rolesClaim, roles };
+}
+
+const rolesSchema = z.record(z.string().min(1), z.array(z.enum(SCOPES)).min(1));
+
+function readRoles(settings: Settings): ReadonlyMap<string, readonly Scope[]> | null {
+  const name = 'SALLYPORT_OIDC_ROLES';
+  const raw = settings.read(name, JSON_OBJECT);
+  if (raw === null) return null;
+  const parsed = rolesSchema.safeParse(raw, { reportInput: true });
+  if (parsed.success && Object.keys(parsed.data).length > 0) return new Map(Object.entries(parsed.data));
+  const [issue] = parsed.error?.issues ?? [];
+  const where = issue === undefined ? 'got no role' : `${issue.path.join('.')} is ${showValue(issue.input)}`;
+  settings.problems.push(`${name} must give each role a list of scopes out of ${SCOPES.join(', ')}; ${where}.`);
+  return null;
 }
 
 function isOn(settings: Settings, name: string): boolean {
@@ -274,6 +324,30 @@ const PORT = whole(0, 65_535);
 const ANY_TEXT = matching('a path', /./);
 const SECRET_TEXT: Kind<string> = { ...matching('text', /./), isSecret: true };
 const ORG_ID = matching('an id of letters, digits, dots, dashes and underscores, at most 63', ID_PATTERN);
+const ISSUER_URL: Kind<string> = {
+  expected: 'the https:// URL of an OIDC issuer (http:// on loopback), without query and fragment',
+  parse(text) {
+    const url = URL.canParse(text) ? new URL(text) : null;
+    if (url === null || !isTrustworthyUrl(url) || /[?#@\s]/.test(text)) return null;
+    return text;
+  },
+};
+const AUDIENCE = matching('the audience of the tokens of people, at most 255 characters', /^[^\p{C}]{1,255}$/u);
+const CLAIM = matching(
+  'the name of a claim, or a JSON Pointer to one, which begins with a slash and escapes "~" and "/" in names as ~0 and ~1',
+  /^(?:[^/\p{C}][^\p{C}]{0,199}|\/(?:[^~\p{C}]|~[01]){1,199})$/u,
+);
+const JSON_OBJECT: Kind<object> = {
+  expected: 'a JSON object',
+  parse(text) {
+    try {
+      const value: unknown = JSON.parse(text);
+      return typeof value === 'object' && value !== null && !Array.isArray(value) ? value : null;
+    } catch {
+      return null; // the caller says what was expected
+    }
+  },
+};
 const TAG_KEY = matching('the key of a tag, at most 128 characters', /^[^\p{C}]{1,128}$/u);
 const ADMIN_TOKEN: Kind<string> = {
   ...matching('at least 32 characters, all of them visible ASCII', /^[\x21-\x7e]{32,}$/),
@@ -367,9 +441,6 @@ function createSettings(env: NodeJS.ProcessEnv): Settings {
 }
 
 function warning({ name, known }: { name: string; known: readonly string[] }): string {
-  if (name.startsWith('SALLYPORT_OIDC_')) {
-    return `${name} has no effect: this version does not take sessions of people.`;
-  }
   const [nearest] = known.map((other) => ({ other, edits: countEdits(name, other) })).sort((a, b) => a.edits - b.edits);
   const hint = nearest !== undefined && nearest.edits <= 3 ? `, did you mean ${nearest.other}?` : '.';
   return `${name} has no effect: this version has no such setting${hint}`;

@@ -26,6 +26,7 @@ export const ERROR_CODES = [
   'rate_limited',
   'too_many_execs',
   'internal',
+  'issuer_unavailable',
   'host_unreachable',
   'host_key_mismatch',
   'login_refused',

@@ -133,6 +133,22 @@ export const LIST_LIMIT_MAX = 500;
 /** Tokens. */
 export const TOKEN_LIFE_MAX_S = 90 * 24 * 3600;
 export const TOKEN_LIFE_DEFAULT_S = 24 * 3600;
+/** Sessions of people. Clocks of gateway and issuer differ: so much early a session may be used. Its end has no such tolerance. */
+export const SESSION_EARLY_MAX_S = 60;
+/** What common issuers give an access token at most by default. One that lives longer is refused: nobody here can revoke it. */
+export const SESSION_LIFE_MAX_S = 24 * 3600;
+/** OpenID Connect Core, section 2: a `sub` has at most 255 ASCII characters. */
+export const SUB_MAX_CHARS = 255;
+/** After this the issuer's keys are asked for again, and a session is verified again: so long a withdrawn key may be believed. */
+export const ISSUER_KEYS_FRESH_MS = 10 * 60_000;
+/** While the issuer does not answer, the keys it had go on for this long. */
+export const ISSUER_KEYS_KEEP_MS = 24 * 3600_000;
+/** A key that nobody knows makes the issuer be asked, but not more often than this, whether it answers or not. */
+export const ISSUER_ASK_EVERY_MS = 5_000;
+/** Its document and its keys together. */
+export const ISSUER_ANSWER_MAX_MS = 5_000;
+/** Each of the two; large issuers publish about 10 KiB. */
+export const ISSUER_ANSWER_MAX_BYTES = 256 * 1024;
 /** Refusals after authentication become rows, at most this many per actor and minute; the rest is counted in a log line. */
 export const REFUSED_ROWS_PER_MINUTE = 60;
 /** Audit summaries, in characters (not bytes: half a character is no valid text). */

@@ -11,6 +11,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { createBodyHash } from './access/body-hash.ts';
+import { createIssuerKeys } from './access/issuer.ts';
+import { createSessionVerifier, type SessionVerifier } from './access/oidc.ts';
 import { canSign, createVerifier, generateSigningKey, loadSigningKey, type SigningKey } from './access/token.ts';
 import { readVersion } from './cli/version.ts';
 import type { Config } from './config.ts';
@@ -93,7 +95,7 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
   });
 
   const deps: HttpDeps = {
-    verifier: createVerifier({ key: signingKey, adminToken: config.adminToken }),
+    verifier: createVerifier({ key: signingKey, adminToken: config.adminToken, sessions: createSessions(config, log) }),
     signingKey,
     hashBody: createBodyHash(signingKey),
     directory: database.directory,
@@ -154,6 +156,10 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
     await database.close();
     throw error;
   }
+}
+
+function createSessions({ oidc }: Config, log: Logger): SessionVerifier | null {
+  return oidc === null ? null : createSessionVerifier(oidc, createIssuerKeys(oidc.issuer, { log }));
 }
 
 function createDrivers(

@@ -49,6 +49,7 @@ describe('without any setting', () => {
       orgId: null,
       orgTag: null,
       adminToken: null,
+      oidc: null,
       signingKey: null,
       hostKeys: 'console',
       route: 'endpoint',
@@ -87,6 +88,11 @@ test('every setting is read', () => {
     SALLYPORT_ORG_ID: 'acme',
     SALLYPORT_ORG_TAG: 'team:org',
     SALLYPORT_ADMIN_TOKEN: 'a'.repeat(32),
+    SALLYPORT_OIDC_ISSUER: 'https://id.example/realms/acme/',
+    SALLYPORT_OIDC_AUDIENCE: 'sallyport',
+    SALLYPORT_OIDC_ROLES: '{"sre":["exec","diagnose"],"Domain Users":["workspaces:read"]}',
+    SALLYPORT_OIDC_ROLES_CLAIM: '/realm_access/roles',
+    SALLYPORT_OIDC_ORG_CLAIM: 'https://id.example/org',
     SALLYPORT_SIGNING_KEY: KEY,
     SALLYPORT_HOST_KEYS: 'first-use',
     SALLYPORT_ROUTE: 'auto',
@@ -120,6 +126,16 @@ test('every setting is read', () => {
     orgId: 'acme',
     orgTag: 'team:org',
     adminToken: 'a'.repeat(32),
+    oidc: {
+      issuer: 'https://id.example/realms/acme/',
+      audience: 'sallyport',
+      org: { claim: 'https://id.example/org' },
+      rolesClaim: '/realm_access/roles',
+      roles: new Map([
+        ['sre', ['exec', 'diagnose']],
+        ['Domain Users', ['workspaces:read']],
+      ]),
+    },
     signingKey: KEY,
     hostKeys: 'first-use',
     route: 'auto',
@@ -340,6 +356,92 @@ describe('trusting a proxy', () => {
   });
 });
 
+describe('sessions of people', () => {
+  const OIDC = {
+    SALLYPORT_OIDC_ISSUER: 'https://id.example',
+    SALLYPORT_OIDC_AUDIENCE: 'sallyport',
+    SALLYPORT_OIDC_ROLES: '{"sre":["exec"]}',
+  };
+
+  test('need no more than issuer, audience and roles', () => {
+    expect(readConfig(OIDC).oidc).toEqual({
+      issuer: 'https://id.example',
+      audience: 'sallyport',
+      org: { claim: 'org' },
+      rolesClaim: 'roles',
+      roles: new Map([['sre', ['exec']]]),
+    });
+  });
+
+  test('may all belong to one org', () => {
+    expect(readConfig({ ...OIDC, SALLYPORT_OIDC_ORG: 'acme', SALLYPORT_ORG_ID: 'acme' }).oidc?.org).toEqual({
+      id: 'acme',
+    });
+  });
+
+  test.each(['http://127.0.0.1:8090', 'http://localhost/realms/a', 'http://[::1]:1/', 'https://id.example/'])(
+    'the issuer may be %s',
+    (issuer) => {
+      expect(readConfig({ ...OIDC, SALLYPORT_OIDC_ISSUER: issuer }).oidc?.issuer).toBe(issuer);
+    },
+  );
+
+  test.each<[string, string]>([
+    ['SALLYPORT_OIDC_ISSUER', 'http://id.example'],
+    ['SALLYPORT_OIDC_ISSUER', 'http://127.0.0.1.id.example'],
+    ['SALLYPORT_OIDC_ISSUER', 'id.example'],
+    ['SALLYPORT_OIDC_ISSUER', 'https://id.example/?realm=a'],
+    ['SALLYPORT_OIDC_ISSUER', 'https://ada@id.example'],
+    ['SALLYPORT_OIDC_ISSUER', ' https://id.example'],
+    ['SALLYPORT_OIDC_ISSUER', ''],
+    ['SALLYPORT_OIDC_AUDIENCE', ''],
+    ['SALLYPORT_OIDC_AUDIENCE', 'a\nb'],
+    ['SALLYPORT_OIDC_ROLES', 'sre=exec'],
+    ['SALLYPORT_OIDC_ROLES', '["exec"]'],
+    ['SALLYPORT_OIDC_ROLES', '{}'],
+    ['SALLYPORT_OIDC_ROLES', '{"sre":"exec"}'],
+    ['SALLYPORT_OIDC_ROLES', '{"sre":["exce"]}'],
+    ['SALLYPORT_OIDC_ROLES', '{"sre":[]}'],
+    ['SALLYPORT_OIDC_ROLES', '{"":["exec"]}'],
+    ['SALLYPORT_OIDC_ROLES_CLAIM', '/realm~access/roles'],
+    ['SALLYPORT_OIDC_ROLES_CLAIM', '/'],
+    ['SALLYPORT_OIDC_ORG', 'a/b'],
+    ['SALLYPORT_OIDC_ORG_CLAIM', 'a\tb'],
+  ])('%s as %j stops the start with one sentence', (name, text) => {
+    const found = problems({ ...OIDC, [name]: text });
+    expect(found).toHaveLength(1);
+    expect(found[0]).toMatch(new RegExp(`^${name} must .*\\.$`));
+  });
+
+  test('a scope that does not exist is named with its place', () => {
+    expect(problems({ ...OIDC, SALLYPORT_OIDC_ROLES: '{"sre":["exec","exce"]}' })[0]).toMatch(/; sre\.1 is "exce"\.$/);
+  });
+
+  test.each(['SALLYPORT_OIDC_AUDIENCE', 'SALLYPORT_OIDC_ROLES'])('without %s nobody could come in', (name) => {
+    const { [name as keyof typeof OIDC]: _left, ...rest } = OIDC;
+    expect(problems(rest)).toEqual([`${name} is missing: SALLYPORT_OIDC_ISSUER needs it, and there is no default.`]);
+  });
+
+  test.each([
+    ['SALLYPORT_OIDC_AUDIENCE', 'sallyport'],
+    ['SALLYPORT_OIDC_ROLES', '{"sre":["exec"]}'],
+    ['SALLYPORT_OIDC_ROLES_CLAIM', 'groups'],
+    ['SALLYPORT_OIDC_ORG', 'acme'],
+    ['SALLYPORT_OIDC_ORG_CLAIM', 'tenant'],
+  ])('%s without an issuer is of no use', (name, text) => {
+    expect(problems({ [name]: text })).toEqual([`${name} is of use only together with SALLYPORT_OIDC_ISSUER.`]);
+  });
+
+  test('have one way to their org, and it is one that this process serves', () => {
+    expect(problems({ ...OIDC, SALLYPORT_OIDC_ORG: 'acme', SALLYPORT_OIDC_ORG_CLAIM: 'org' })).toEqual([
+      'SALLYPORT_OIDC_ORG and SALLYPORT_OIDC_ORG_CLAIM are two ways to one org: set one of them.',
+    ]);
+    expect(problems({ ...OIDC, SALLYPORT_OIDC_ORG: 'acme', SALLYPORT_ORG_ID: 'rival' })).toEqual([
+      'SALLYPORT_OIDC_ORG must be that of SALLYPORT_ORG_ID: this process serves no other.',
+    ]);
+  });
+});
+
 describe('a variable of ours that nobody reads', () => {
   test('is a warning with the nearest name', () => {
     expect(readConfig({ SALLYPORT_PROT: '80', SALLYPORT_TLS_CRT: 'x' }).warnings).toEqual([
@@ -351,12 +453,6 @@ describe('a variable of ours that nobody reads', () => {
   test('without a near name gets no guess', () => {
     expect(readConfig({ SALLYPORT_COLOUR_OF_THE_SKY: 'blue' }).warnings).toEqual([
       'SALLYPORT_COLOUR_OF_THE_SKY has no effect: this version has no such setting.',
-    ]);
-  });
-
-  test('is said when it is about people who sign in', () => {
-    expect(readConfig({ SALLYPORT_OIDC_ISSUER: 'https://id.example' }).warnings).toEqual([
-      'SALLYPORT_OIDC_ISSUER has no effect: this version does not take sessions of people.',
     ]);
   });
 

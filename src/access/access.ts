@@ -44,21 +44,35 @@ export interface Caller {
   actor: string;
 }
 
+/** Whom to ask the Directory about; null for the admin token, which is nobody. */
+export function personOf({ kind, sub }: Caller): string | null {
+  return kind === 'admin' ? null : sub;
+}
+
 /** What the database says about a caller and the workspace it asked for, read in one query. */
 export interface Standing {
   /** `none`: the caller has no token row (admin, session). */
   token: 'active' | 'revoked' | 'unknown' | 'none';
   org: Org | null;
+  /** Whether the `sub` may do nothing in this org: the person, and every token that the person has made. */
+  personFrozen: boolean;
   /** Null: unknown, deleted, or of another org: nobody can tell which. */
   workspace: Workspace | null;
+}
+
+export interface StandingQuery {
+  orgId: string | null;
+  jti: string | null;
+  sub: string | null;
+  workspaceId: string | null;
 }
 
 export interface Directory {
   /**
    * One query. `orgId` null (admin): the workspace is found by id alone and `org` is its org.
-   * With `workspaceId` null only token and org are answered.
+   * With `workspaceId` null only token, person and org are answered. `sub` null: asked for nobody (admin).
    */
-  standing(query: { orgId: string | null; jti: string | null; workspaceId: string | null }): Promise<Standing>;
+  standing(query: StandingQuery): Promise<Standing>;
 }
 
 export interface TokenRecord {
@@ -85,6 +99,11 @@ export interface TokenStore {
   revoke(orgId: string | null, id: string): Promise<boolean>;
 }
 
+export interface FrozenPerson {
+  sub: string;
+  frozenAt: Date;
+}
+
 export interface Registry {
   /** `orgId` null: every org (admin only). Ordered by id. */
   listWorkspaces(query: {
@@ -107,4 +126,12 @@ export interface Registry {
   putOrg(org: { id: string; name: string }): Promise<'created' | 'replaced'>;
   /** Null: no such org. */
   freezeOrg(id: string, frozen: boolean): Promise<Org | null>;
+  /** Rejects `not_found` when there is no such org. Nobody keeps a list of people: a `sub` may be frozen before it comes. */
+  freezePerson(person: { orgId: string; sub: string }, frozen: boolean): Promise<void>;
+  /** Frozen ones, ordered by `sub`. */
+  listFrozenPeople(query: {
+    orgId: string;
+    limit: number;
+    after?: string;
+  }): Promise<{ items: FrozenPerson[]; next: string | null }>;
 }

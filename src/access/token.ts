@@ -1,12 +1,13 @@
 /**
- * Tokens: how they are signed and verified. What may be issued to whom stands in token-request.ts.
+ * Tokens: how they are signed and verified. What may be issued to whom stands in token-request.ts, sessions of people in
+ * oidc.ts.
  *
  * A token is an EdDSA JWT of ours. Signature, issuer, audience, life and every claim are checked here, before anything is
  * looked up; whether its row still stands is the Directory's answer, asked on every request and never remembered here.
  *
  * Decision: one message for every refusal, so that nobody learns which part of a guess was right. The reason goes to the
  * log as `cause`. A verified token is remembered by its SHA-256 (measured: a verification 0.14 ms, a look 1.3 µs), its expiry is
- * checked on every use.
+ * checked on every use. A session is verified again after ISSUER_KEYS_FRESH_MS, so that the issuer can withdraw a key.
  */
 import {
   createPrivateKey,
@@ -18,13 +19,14 @@ import {
   timingSafeEqual,
   verify as verifySignature,
 } from 'node:crypto';
-import { calculateJwkThumbprint, exportJWK, jwtVerify, SignJWT } from 'jose';
+import { calculateJwkThumbprint, decodeJwt, exportJWK, jwtVerify, SignJWT } from 'jose';
 import { z } from 'zod';
 import { SallyportError } from '../errors.ts';
-import { TOKEN_LIFE_MAX_S } from '../limits.ts';
+import { ISSUER_KEYS_FRESH_MS, TOKEN_LIFE_MAX_S } from '../limits.ts';
 import { ID_PATTERN } from '../workspace.ts';
 import { type Caller, type CommandRule, SCOPES, type Scope } from './access.ts';
 import { commandRulesSchema } from './command-rule.ts';
+import type { SessionVerifier } from './oidc.ts';
 
 const ISSUER = 'sallyport';
 const AUDIENCE = 'sallyport';
@@ -141,17 +143,27 @@ export function unauthenticated(cause?: unknown): SallyportError {
 }
 
 export interface Verifier {
-  /** Rejects with `unauthenticated`, whatever the reason. Callers are shared between requests: read them only. */
+  /** Rejects with `unauthenticated`, whatever the reason; with `issuer_unavailable` when nobody can say. Callers are shared between requests: read them only. */
   verify(bearer: string): Promise<Caller>;
   /** Whether it was verified before; cheap, and says nothing of its life. The admin token is always remembered. */
   remembers(bearer: string): boolean;
 }
 
-/** `now` in milliseconds since 1970. */
-export function createVerifier(options: { key: SigningKey; adminToken: string | null; now?: () => number }): Verifier {
-  const { key, adminToken, now = Date.now } = options;
+interface Remembered {
+  caller: Caller & { expiresAt: number };
+  againAtMs: number;
+}
+
+/** `sessions` null: there are none. `now` in milliseconds since 1970. */
+export function createVerifier(options: {
+  key: SigningKey;
+  adminToken: string | null;
+  sessions?: SessionVerifier | null;
+  now?: () => number;
+}): Verifier {
+  const { key, adminToken, sessions = null, now = Date.now } = options;
   const adminDigest = adminToken === null ? null : sha256(adminToken);
-  const remembered = new Map<string, Caller & { expiresAt: number }>();
+  const remembered = new Map<string, Remembered>();
 
   async function verify(bearer: string): Promise<Caller> {
     if (bearer === '') throw unauthenticated();
@@ -159,20 +171,31 @@ export function createVerifier(options: { key: SigningKey; adminToken: string | 
     // Digests have one length and say nothing of the token: comparing them leaks neither its length nor a prefix.
     if (adminDigest !== null && timingSafeEqual(digest, adminDigest)) return ADMIN;
     const memoryKey = digest.toString('base64');
-    const caller = remembered.get(memoryKey) ?? (await verifyJwt(bearer, key, now()));
-    if (caller.expiresAt * 1000 <= now()) {
+    const known = remembered.get(memoryKey);
+    const entry = known !== undefined && now() < known.againAtMs ? known : await verifyAny(bearer);
+    if (entry.caller.expiresAt * 1000 <= now()) {
       remembered.delete(memoryKey);
       throw unauthenticated('expired');
     }
-    remember(memoryKey, caller);
-    return caller;
+    if (entry !== known) remember(memoryKey, entry);
+    return entry.caller;
   }
 
-  function remember(memoryKey: string, caller: Caller & { expiresAt: number }): void {
-    if (remembered.has(memoryKey)) return;
+  /** What the token says of its issuer only chooses who verifies it, and is then verified too. */
+  async function verifyAny(bearer: string): Promise<Remembered> {
+    if (sessions === null || statedIssuer(bearer) !== sessions.issuer) {
+      return { caller: await verifyJwt(bearer, key, now()), againAtMs: Number.POSITIVE_INFINITY };
+    }
+    const caller = await sessions.verify(bearer, now());
+    return { caller, againAtMs: now() + ISSUER_KEYS_FRESH_MS };
+  }
+
+  function remember(memoryKey: string, entry: Remembered): void {
+    // Also what is verified again is the newest: the first in the map is the first to be forgotten.
+    remembered.delete(memoryKey);
     const [oldest] = remembered.keys();
     if (remembered.size >= REMEMBERED_MAX && oldest !== undefined) remembered.delete(oldest);
-    remembered.set(memoryKey, caller);
+    remembered.set(memoryKey, entry);
   }
 
   function remembers(bearer: string): boolean {
@@ -199,6 +222,14 @@ const ADMIN: Caller = Object.freeze({
   expiresAt: null,
   actor: 'admin-token',
 });
+
+function statedIssuer(bearer: string): unknown {
+  try {
+    return decodeJwt(bearer).iss;
+  } catch {
+    return null; // no JWT at all; verifyJwt says so
+  }
+}
 
 async function verifyJwt(jwt: string, key: SigningKey, nowMs: number): Promise<Caller & { expiresAt: number }> {
   if (!COMPACT_JWT.test(jwt)) throw unauthenticated('not a token of ours');

@@ -22,6 +22,7 @@ export function withdrawnRight(standing: Standing, needs: NeededRights): string 
   const { token, org, workspace } = standing;
   if (needs.jti !== null && token !== 'active') return 'the token was revoked';
   if (org === null || org.frozen) return 'the org was frozen';
+  if (standing.personFrozen) return 'the person was frozen';
   // One answer for both, as for any workspace that cannot be seen.
   if (workspace === null) return 'the workspace was deleted or moved';
   if (needs.logsIn !== false && !mayLogIn(workspace)) return 'the tier of the workspace was lowered';

@@ -31,7 +31,10 @@ const VERBS: Readonly<Record<string, ClientVerb>> = {
   rescue: { description: 'collect evidence on a host that fails', load: () => import('./rescue.ts') },
   workspace: { description: 'list, get, set, rename, delete', load: () => import('./workspace.ts') },
   token: { description: 'create, list, revoke', load: () => import('./token.ts') },
-  org: { description: 'list, get, set, freeze, unfreeze (admin token)', load: () => import('./org.ts') },
+  org: {
+    description: 'list, get, set, freeze and unfreeze orgs and people (admin token)',
+    load: () => import('./org.ts'),
+  },
 };
 
 /** `argv` without the interpreter and the program. */

@@ -1,5 +1,5 @@
 /** `sallyport org`: tenants, with the admin token. Freezing one ends what it runs. */
-import type { OrgView } from '../client/wire.ts';
+import type { OrgView, PersonView } from '../client/wire.ts';
 import {
   countOf,
   definePlain,
@@ -14,6 +14,11 @@ import {
 const TABLE = {
   header: ['ID', 'NAME', 'FROZEN'],
   row: (org: OrgView) => [org.id, org.name, org.frozen ? 'yes' : 'no'],
+};
+
+const PEOPLE = {
+  header: ['ORG', 'SUB', 'FROZEN'],
+  row: (person: PersonView) => [person.org_id, person.sub, person.frozen ? 'yes' : 'no'],
 };
 
 export const verb: Verb = {
@@ -44,6 +49,27 @@ export const verb: Verb = {
     const unfreeze = command.command('unfreeze <id>').description('give the rights back');
     definePlain(unfreeze, context, async (call, id = '') => {
       await printItem(call, await call.client.orgs.unfreeze(id), TABLE);
+    });
+
+    const people = command
+      .command('frozen-people <id>')
+      .description('who is frozen in an org')
+      .option('--limit <n>', 'at most so many', '1000');
+    definePlain(people, context, async (call: PlainCall<PlainFlags & { limit: string }>, id = '') => {
+      const limit = countOf('--limit', call.flags.limit);
+      await printItems(call, await takeItems(call.client.orgs.people(id).list, {}, limit), PEOPLE);
+    });
+
+    const freezePerson = command
+      .command('freeze-person <id> <sub>')
+      .description('withdraw every right of a person in an org, also by tokens they have made');
+    definePlain(freezePerson, context, async (call, id = '', sub = '') => {
+      await printItem(call, await call.client.orgs.freezePerson(id, sub), PEOPLE);
+    });
+
+    const unfreezePerson = command.command('unfreeze-person <id> <sub>').description('give the rights back');
+    definePlain(unfreezePerson, context, async (call, id = '', sub = '') => {
+      await printItem(call, await call.client.orgs.unfreezePerson(id, sub), PEOPLE);
     });
   },
 };

@@ -21,6 +21,7 @@ import type {
   ListQuery,
   OrgView,
   Page,
+  PersonView,
   RescueView,
   RunningExecView,
   TokenBody,
@@ -109,6 +110,10 @@ export interface Client {
     put(id: string, body: { name: string }, options?: CallOptions): Promise<OrgView>;
     freeze(id: string, options?: CallOptions): Promise<OrgView>;
     unfreeze(id: string, options?: CallOptions): Promise<OrgView>;
+    /** Who is frozen in the org. */
+    people(id: string): List<ListQuery, PersonView>;
+    freezePerson(id: string, sub: string, options?: CallOptions): Promise<PersonView>;
+    unfreezePerson(id: string, sub: string, options?: CallOptions): Promise<PersonView>;
   };
   /** Of one workspace, or of the whole org with null. */
   activity(workspaceId: string | null): List<ActivityQuery, ActivityView>;
@@ -196,6 +201,9 @@ export function createClient(options: ClientOptions): Client {
       put: async (id, body, how) => ask('PUT', `/orgs/${segment(id)}`, { ...how, body }),
       freeze: async (id, how) => ask('POST', `/orgs/${segment(id)}/freeze`, how),
       unfreeze: async (id, how) => ask('POST', `/orgs/${segment(id)}/unfreeze`, how),
+      people: (id) => listOf(`/orgs/${segment(id)}/people`),
+      freezePerson: async (id, sub, how) => ask('POST', `/orgs/${segment(id)}/people/${segment(sub)}/freeze`, how),
+      unfreezePerson: async (id, sub, how) => ask('POST', `/orgs/${segment(id)}/people/${segment(sub)}/unfreeze`, how),
     },
     activity: (workspaceId) =>
       listOf(workspaceId === null ? '/activity' : `/workspaces/${segment(workspaceId)}/activity`),

@@ -148,6 +148,15 @@ export interface OrgView {
   frozen: boolean;
 }
 
+/** Someone known by the `sub` that an OIDC issuer gives them. */
+export interface PersonView {
+  org_id: string;
+  sub: string;
+  frozen: boolean;
+  /** In lists. */
+  frozen_at?: string;
+}
+
 export interface TokenBody {
   kind: 'workspace' | 'org';
   workspace_id?: string;

@@ -1,7 +1,7 @@
 /** Cursors of lists: where a page ended, in base64url, so that nobody is tempted to take it apart. */
 import { SallyportError } from '../errors.ts';
 
-type CursorKind = 'seq' | 'id';
+type CursorKind = 'seq' | 'id' | 'sub';
 
 export function encodeCursor(kind: CursorKind, value: string): string {
   return Buffer.from(`${kind}:${value}`).toString('base64url');

@@ -1,5 +1,5 @@
 /** The Directory port: what stands of a caller's rights, in one query on the way of every request. */
-import type { Directory, Standing } from '../access/access.ts';
+import type { Directory, Standing, StandingQuery } from '../access/access.ts';
 import { createBatch } from './batch.ts';
 import { isRefusal, type Sql } from './sql.ts';
 import { storableJson } from './storable.ts';
@@ -15,10 +15,11 @@ import { toWorkspace, WORKSPACE_COLUMNS, type WorkspaceRow } from './workspace-r
 const STANDING = `
 select
   asked.n, t.id is not null as token_known, t.revoked_at is not null as token_revoked,
-  o.id as o_id, o.name as o_name, o.frozen as o_frozen,
+  p.sub is not null as person_frozen, o.id as o_id, o.name as o_name, o.frozen as o_frozen,
   ${WORKSPACE_COLUMNS.map((column) => `w.${column}`).join(', ')}
-from json_to_recordset($1::json) as asked (n integer, org_id text, jti text, workspace_id text)
+from json_to_recordset($1::json) as asked (n integer, org_id text, jti text, sub text, workspace_id text)
 left join lateral (select * from tokens where id = asked.jti limit 1) t on t.org_id = asked.org_id
+left join lateral (select sub from frozen_people where org_id = asked.org_id and sub = asked.sub limit 1) p on true
 left join lateral (select * from workspaces where id = asked.workspace_id limit 1) w
   on w.org_id = coalesce(asked.org_id, w.org_id) and w.deleted_at is null
 left join lateral (select * from orgs where id = coalesce(asked.org_id, w.org_id) limit 1) o on true`;
@@ -27,20 +28,24 @@ interface StandingRow {
   n: number;
   token_known: boolean;
   token_revoked: boolean;
+  person_frozen: boolean;
   o_id: string | null;
   o_name: string;
   o_frozen: boolean;
 }
 
-type Query = Parameters<Directory['standing']>[0];
-
 export function createDirectory(sql: Sql): Directory {
-  const ask = createBatch<Query, Standing>({ run: (queries) => readStanding(sql, queries), mayDivide: isRefusal });
+  const ask = createBatch<StandingQuery, Standing>({
+    run: (queries) => readStanding(sql, queries),
+    mayDivide: isRefusal,
+  });
   return { standing: ask };
 }
 
-async function readStanding(sql: Sql, queries: readonly Query[]): Promise<Standing[]> {
-  const asked = queries.map(({ orgId, jti, workspaceId }, n) => ({ n, org_id: orgId, jti, workspace_id: workspaceId }));
+async function readStanding(sql: Sql, queries: readonly StandingQuery[]): Promise<Standing[]> {
+  const asked = queries.map(({ orgId, jti, sub, workspaceId }, n) => ({
+    ...{ n, org_id: orgId, jti, sub, workspace_id: workspaceId },
+  }));
   const { rows } = await sql.run<StandingRow & (WorkspaceRow | { id: null })>({
     name: 'standing',
     text: STANDING,
@@ -53,6 +58,7 @@ async function readStanding(sql: Sql, queries: readonly Query[]): Promise<Standi
     return {
       token: jti === null ? 'none' : tokenState(row),
       org: row.o_id === null ? null : { id: row.o_id, name: row.o_name, frozen: row.o_frozen },
+      personFrozen: row.person_frozen,
       workspace: row.id === null ? null : toWorkspace(row),
     };
   });

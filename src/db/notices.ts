@@ -10,7 +10,7 @@ import { LISTEN_CHECK_MS, LISTEN_PAUSE_FIRST_MS, LISTEN_PAUSE_MAX_MS } from '../
 import type { Log } from './log.ts';
 import type { Sql } from './sql.ts';
 
-/** Migration 0003 has the same name. */
+/** Migrations 0003 and 0006 have the same name. */
 const CHANNEL = 'sallyport';
 const CONNECT_MAX_MS = 3_000;
 const ANSWER_MAX_MS = 5_000;
@@ -103,6 +103,10 @@ export function parseNotice(payload: string): Notice | null {
     case 'org':
     case 'workspace':
       return { kind, id: rest };
+    case 'person': {
+      const [orgId = ''] = rest.split(' ', 1); // an id of an org has no blanks, a sub may
+      return { kind, orgId, sub: rest.slice(orgId.length + 1) };
+    }
     case 'cancel':
       return { kind, ...(JSON.parse(rest) as Omit<Extract<Notice, { kind: 'cancel' }>, 'kind'>) };
     default:

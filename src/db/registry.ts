@@ -128,6 +128,38 @@ export function createRegistry({ kysely }: Sql): Registry {
         .executeTakeFirst();
       return row ?? null;
     },
+
+    async freezePerson({ orgId, sub }, frozen) {
+      if (!frozen) {
+        await kysely.deleteFrom('frozen_people').where('org_id', '=', orgId).where('sub', '=', sub).execute();
+        return;
+      }
+      try {
+        await kysely
+          .insertInto('frozen_people')
+          .values({ org_id: orgId, sub })
+          .onConflict((conflict) => conflict.doNothing())
+          .execute();
+      } catch (error) {
+        if (refusalOf(error)?.code === FOREIGN_KEY_VIOLATION) throw new SallyportError('not_found', 'no such org');
+        throw error;
+      }
+    },
+
+    async listFrozenPeople({ orgId, limit, after }) {
+      const rows = await kysely
+        .selectFrom('frozen_people')
+        .select(['sub', 'frozen_at'])
+        .where('org_id', '=', orgId)
+        .$if(after !== undefined, (query) => query.where('sub', '>', decodeCursor('sub', after ?? '')))
+        .orderBy('sub')
+        .limit(limit + 1)
+        .execute();
+      return pageOf(rows, limit, {
+        item: ({ sub, frozen_at: frozenAt }) => ({ sub, frozenAt }),
+        cursor: (row) => encodeCursor('sub', row.sub),
+      });
+    },
   };
 }
 

@@ -13,6 +13,7 @@ export interface Schema {
   activity_logs: ActivityTable;
   host_keys: HostKeyTable;
   rescues: RescueTable;
+  frozen_people: FrozenPersonTable;
 }
 
 interface OrgTable {
@@ -87,6 +88,12 @@ interface RescueTable {
   sections: Json<unknown[]>;
   created_at: Date;
   seq: ColumnType<string, never, never>;
+}
+
+interface FrozenPersonTable {
+  org_id: string;
+  sub: string;
+  frozen_at: Generated<Date>;
 }
 
 interface HostKeyTable {

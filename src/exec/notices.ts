@@ -2,6 +2,7 @@
 
 export type Notice =
   | { kind: 'token' | 'org' | 'workspace'; id: string }
+  | { kind: 'person'; orgId: string; sub: string }
   | ({ kind: 'cancel' } & CancelOrder)
   /** The line was down, or is new: anything may have been missed. */
   | { kind: 'gap' };

@@ -9,12 +9,16 @@ export interface RunningExec {
   workspaceId: string;
   /** Id of the token that asked; null for admin and sessions. */
   jti: string | null;
+  /** Of the credential that asked; null for admin. */
+  sub: string | null;
   /** The host it runs on; absent: whichever the workspace has. */
   target?: Target;
   /** False: it does not log in to the host. */
   logsIn?: boolean;
   end(cause: EndCause): void;
 }
+
+type Filter = Partial<Pick<RunningExec, 'orgId' | 'workspaceId' | 'jti' | 'sub'>>;
 
 export interface RunningExecs {
   /** Call the returned function once, when the exec has ended and its row is closed. */
@@ -23,7 +27,7 @@ export interface RunningExecs {
   cancel(key: { orgId: string; workspaceId: string; execId: string }, cause: EndCause): Promise<Outcome> | null;
   all(): RunningExec[];
   readonly size: number;
-  count(by: { orgId?: string; workspaceId?: string; jti?: string }): number;
+  count(by: Filter): number;
   /** Resolves when all that run now have ended by themselves. */
   idle(): Promise<void>;
   /** Ends all; resolves when all have ended. */
@@ -70,8 +74,9 @@ export function createRunningExecs(): RunningExecs {
   };
 }
 
-function matches(exec: RunningExec, by: { orgId?: string; workspaceId?: string; jti?: string }): boolean {
+function matches(exec: RunningExec, by: Filter): boolean {
   if (by.orgId !== undefined && exec.orgId !== by.orgId) return false;
   if (by.workspaceId !== undefined && exec.workspaceId !== by.workspaceId) return false;
-  return by.jti === undefined || exec.jti === by.jti;
+  if (by.jti !== undefined && exec.jti !== by.jti) return false;
+  return by.sub === undefined || exec.sub === by.sub;
 }

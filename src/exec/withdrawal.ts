@@ -46,8 +46,8 @@ export function startWithdrawal(deps: {
     try {
       await Promise.all(
         byCaller(running.all()).map(async (execs) => {
-          const [{ orgId, jti, workspaceId }] = execs;
-          endWithoutRight(execs, await directory.standing({ orgId, jti, workspaceId }));
+          const [{ orgId, jti, sub, workspaceId }] = execs;
+          endWithoutRight(execs, await directory.standing({ orgId, jti, sub, workspaceId }));
         }),
       );
     } catch (error) {
@@ -67,7 +67,7 @@ export function startWithdrawal(deps: {
 function byCaller(execs: readonly RunningExec[]): [RunningExec, ...RunningExec[]][] {
   const groups = new Map<string, [RunningExec, ...RunningExec[]]>();
   for (const exec of execs) {
-    const key = JSON.stringify([exec.orgId, exec.jti, exec.workspaceId]);
+    const key = JSON.stringify([exec.orgId, exec.jti, exec.sub, exec.workspaceId]);
     const group = groups.get(key);
     if (group === undefined) groups.set(key, [exec]);
     else group.push(exec);
@@ -81,6 +81,8 @@ function concerns(notice: Notice, exec: RunningExec): boolean {
       return exec.jti === notice.id;
     case 'org':
       return exec.orgId === notice.id;
+    case 'person':
+      return exec.orgId === notice.orgId && exec.sub === notice.sub;
     case 'workspace':
       return exec.workspaceId === notice.id;
     case 'gap':

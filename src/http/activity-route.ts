@@ -1,6 +1,7 @@
 /** The audit log and what runs now, as lists. */
 import type { RequestHandler } from 'express';
 import { z } from 'zod';
+import { SUB_MAX_CHARS } from '../limits.ts';
 import { knownCall, workspaceCall } from './call.ts';
 import { requireOrg } from './change.ts';
 import type { HttpDeps } from './deps.ts';
@@ -15,7 +16,7 @@ const timeSchema = z
 export const activityQuery = listQuery.extend({
   type: textSchema(1, 100).optional(),
   status: z.enum(STATUSES).optional(),
-  actor: textSchema(1, 256).optional(),
+  actor: textSchema(1, 'session:'.length + SUB_MAX_CHARS).optional(),
   since: timeSchema.optional(),
   until: timeSchema.optional(),
 });

@@ -7,6 +7,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { Request, RequestHandler, Response } from 'express';
+import { personOf } from '../access/access.ts';
 import { mayLogIn } from '../access/tier.ts';
 import type { ExecResultFacts, OpenEntry } from '../audit.ts';
 import { type Diagnosis, toWire } from '../diagnose/diagnose.ts';
@@ -67,6 +68,7 @@ export async function onHost<Answer>(
     orgId: workspace.orgId,
     workspaceId: workspace.id,
     jti: caller.jti,
+    sub: personOf(caller),
     target: workspace.target,
     logsIn: mayLogIn(workspace),
     end: (cause) => ending.abort(cause),

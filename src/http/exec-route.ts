@@ -8,6 +8,7 @@
 import { isUtf8 } from 'node:buffer';
 import { randomUUID } from 'node:crypto';
 import type { Request, RequestHandler, Response } from 'express';
+import { personOf } from '../access/access.ts';
 import { maskArgv } from '../access/mask.ts';
 import type { ExecRequestFacts, GivenAnswer, OpenEntry } from '../audit.ts';
 import { SallyportError } from '../errors.ts';
@@ -49,6 +50,7 @@ export function createExecRoute(deps: HttpDeps, heartbeatMs: number): RequestHan
       orgId,
       workspaceId,
       jti: caller.jti,
+      sub: personOf(caller),
       target: workspace.target,
       end: (cause) => ending.abort(cause),
     });

@@ -4,12 +4,12 @@
  * A gate that says no throws; refusal.ts turns that into the answer and the audit row. The order stands in router.ts.
  */
 import type { Request, RequestHandler, Response } from 'express';
-import type { Caller, Scope } from '../access/access.ts';
+import { type Caller, personOf, type Scope } from '../access/access.ts';
 import { requireAllowed } from '../access/command-rule.ts';
 import { guardOrg, mayLookAt, mayScope, notFound } from '../access/tenant.ts';
 import { requireInstance, requireTier } from '../access/tier.ts';
 import { unauthenticated } from '../access/token.ts';
-import { SallyportError } from '../errors.ts';
+import { asSallyportError, SallyportError } from '../errors.ts';
 import { parseCommand } from '../exec/command.ts';
 import { EXECS_PER_TOKEN_MAX } from '../limits.ts';
 import { ID_PATTERN } from '../workspace.ts';
@@ -53,12 +53,15 @@ export function createGates(deps: HttpDeps): Gates {
     const call = knownCall(res);
     const workspaceId = rawWorkspaceId !== null && ID_PATTERN.test(rawWorkspaceId) ? rawWorkspaceId : null;
     call.askedWorkspaceId = workspaceId;
-    const standing = await directory.standing({ orgId: call.orgId, jti: call.caller.jti, workspaceId });
-    if (call.caller.jti !== null && standing.token !== 'active')
-      throw unauthenticated(`the token is ${standing.token}`);
+    const { caller, orgId } = call;
+    const standing = await directory.standing({ orgId, jti: caller.jti, sub: personOf(caller), workspaceId });
+    if (caller.jti !== null && standing.token !== 'active') throw unauthenticated(`the token is ${standing.token}`);
     const { workspace, org } = standing;
+    // An issuer may name an org that was never made here; a token of ours cannot.
+    if (caller.kind === 'session' && org === null) throw notFound();
+    if (standing.personFrozen) throw frozenPerson();
     call.frozen = org?.frozen ?? false;
-    if (workspace !== null && mayLookAt(call.caller, workspace.id)) call.workspace = workspace;
+    if (workspace !== null && mayLookAt(caller, workspace.id)) call.workspace = workspace;
   }
 
   /** The admin token passes, so that it can look at a frozen org and change it. */
@@ -73,24 +76,28 @@ export function createGates(deps: HttpDeps): Gates {
     try {
       return await verifier.verify(bearer);
     } catch (error) {
-      guesses.note(address);
+      // An issuer that cannot be asked has refused nobody.
+      if (asSallyportError(error).code === 'unauthenticated') guesses.note(address);
       throw error;
     }
   }
 
   return {
     caller: (activity) =>
-      withFacts({ codes: ['unauthenticated', 'rate_limited', 'not_found'] }, async (req, res, next) => {
-        const call = callOf(res);
-        call.activity = activity;
-        call.caller = await verify(req, res);
-        await rate.take(call.caller, res);
-        call.orgId = guardOrg(call.caller, {
-          headerOrgId: req.get('x-org-id'),
-          processOrgId: deps.processOrgId,
-        });
-        next();
-      }),
+      withFacts(
+        { codes: ['unauthenticated', 'rate_limited', 'not_found', 'issuer_unavailable'] },
+        async (req, res, next) => {
+          const call = callOf(res);
+          call.activity = activity;
+          call.caller = await verify(req, res);
+          await rate.take(call.caller, res);
+          call.orgId = guardOrg(call.caller, {
+            headerOrgId: req.get('x-org-id'),
+            processOrgId: deps.processOrgId,
+          });
+          next();
+        },
+      ),
 
     standing: withFacts({ codes: ['exec_revoked', 'audit_unavailable'] }, async (_req, res, next) => {
       await lookUp(res, knownCall(res).caller.workspaceId);
@@ -171,13 +178,16 @@ export function createGates(deps: HttpDeps): Gates {
 function requireRoom(res: Response, { running, limits }: HttpDeps): void {
   const { caller, workspace } = workspaceCall(res);
   const { id: workspaceId, orgId } = workspace;
-  const refuse = (policy: 'workspace' | 'token' | 'org', most: number) => {
+  const refuse = (policy: 'workspace' | 'token' | 'session' | 'org', most: number) => {
     showQuota(res, { policy, most, left: 0, resetS: 1 });
     throw new SallyportError('too_many_execs', `the ${policy} already runs ${most} execs, which is its limit`);
   };
   if (running.count({ workspaceId }) >= limits.maxExecsWorkspace) refuse('workspace', limits.maxExecsWorkspace);
   if (caller.jti !== null && running.count({ jti: caller.jti }) >= EXECS_PER_TOKEN_MAX)
     refuse('token', EXECS_PER_TOKEN_MAX);
+  // However many sessions a person has; their tokens have rows of their own and are counted above.
+  if (caller.kind === 'session' && running.count({ orgId, jti: null, sub: caller.sub }) >= EXECS_PER_TOKEN_MAX)
+    refuse('session', EXECS_PER_TOKEN_MAX);
   if (running.count({ orgId }) >= limits.maxExecsOrg) refuse('org', limits.maxExecsOrg);
   if (running.size >= limits.maxExecsGateway)
     throw new SallyportError(
@@ -190,6 +200,13 @@ function bearerOf(req: Request): string {
   const match = /^Bearer +([A-Za-z0-9._~+/-]+=*) *$/i.exec(req.get('authorization') ?? '');
   if (match?.[1] === undefined) throw unauthenticated('no bearer token was sent');
   return match[1];
+}
+
+function frozenPerson(): SallyportError {
+  return new SallyportError(
+    'exec_revoked',
+    'the person is frozen: their sessions and the tokens they have made may do nothing until they are unfrozen',
+  );
 }
 
 function frozenOrg(): SallyportError {

@@ -128,7 +128,8 @@ export function describeApi(app: Express, version: string): JsonObject {
         bearer: {
           type: 'http',
           scheme: 'bearer',
-          description: 'A workspace token, an org token, or the admin token. Scopes stand in the token.',
+          description:
+            'A workspace token, an org token, the session of a person (a JWT of the OIDC issuer that the gateway is configured with), or the admin token. Scopes stand in the token; those of a session follow from its claims.',
         },
       },
     },

@@ -92,6 +92,7 @@ const HOST_KEYS = {
   workspace_id: 'ws-1',
   keys: [{ type: 'ssh-ed25519', fingerprint: 'SHA256:uNiVztksCsDhcc0u9e8BrrGXkUzCWkAFpc+2OtD5bGA', source: 'admin' }],
 };
+const PERSON = { org_id: 'acme', sub: 'auth0|7c0b4a5e', frozen: false };
 const ORG = { id: 'acme', name: 'Acme Inc', frozen: false };
 
 export const OPERATIONS: Readonly<Record<string, Operation>> = {
@@ -338,6 +339,31 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
     tag: 'orgs',
     summary: 'Let an org go on',
     answers: [answers(shapes.org, 'Not frozen.', { example: ORG })],
+  },
+
+  'GET /orgs/:id/people': {
+    id: 'listFrozenPeople',
+    tag: 'orgs',
+    summary: 'Who is frozen in an org',
+    query: listQuery,
+    answers: [lists(shapes.frozenPerson, 'Ordered by `sub`.')],
+    codes: ['invalid_request'],
+  },
+  'POST /orgs/:id/people/:sub/freeze': {
+    id: 'freezePerson',
+    tag: 'orgs',
+    summary: 'Stop everything a person does in an org',
+    description:
+      'Running execs are ended; sessions of this `sub`, and the tokens that the person has made, may do nothing until unfrozen.',
+    answers: [answers(shapes.person, 'Frozen.', { example: { ...PERSON, frozen: true } })],
+    codes: ['invalid_request'],
+  },
+  'POST /orgs/:id/people/:sub/unfreeze': {
+    id: 'unfreezePerson',
+    tag: 'orgs',
+    summary: 'Let a person go on',
+    answers: [answers(shapes.person, 'Not frozen.', { example: PERSON })],
+    codes: ['invalid_request'],
   },
 
   'GET /healthz': {

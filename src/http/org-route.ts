@@ -1,8 +1,11 @@
-/** Orgs, for the admin token: name, freeze, unfreeze. A process that serves one org shows and changes no other. */
+/** Orgs, for the admin token: name, freeze, unfreeze, the same for one person in them. A process that serves one org shows and changes no other. */
 import type { RequestHandler, Response } from 'express';
 import { z } from 'zod';
+import { showValue } from '../access/mask.ts';
+import { isSub } from '../access/person.ts';
 import { notFound } from '../access/tenant.ts';
 import { SallyportError } from '../errors.ts';
+import { SUB_MAX_CHARS } from '../limits.ts';
 import { ID_PATTERN, type Org } from '../workspace.ts';
 import { knownCall } from './call.ts';
 import { recordChange } from './change.ts';
@@ -12,6 +15,7 @@ import { textSchema, validate } from './validate.ts';
 
 export const orgBody = z.strictObject({ name: textSchema(1, 200) });
 const ORG_COLUMNS = ['id', 'name', 'frozen'];
+const PERSON_COLUMNS = ['org_id', 'sub', 'frozen', 'frozen_at'];
 
 export interface OrgRoutes {
   list: RequestHandler;
@@ -19,6 +23,9 @@ export interface OrgRoutes {
   put: RequestHandler;
   freeze: RequestHandler;
   unfreeze: RequestHandler;
+  listPeople: RequestHandler;
+  freezePerson: RequestHandler;
+  unfreezePerson: RequestHandler;
 }
 
 export function createOrgRoutes(deps: HttpDeps): OrgRoutes {
@@ -40,6 +47,17 @@ export function createOrgRoutes(deps: HttpDeps): OrgRoutes {
       const org = await registry.freezeOrg(id, frozen);
       if (org === null) throw notFound();
       res.json(show(org));
+    };
+
+  const setPersonFrozen =
+    (frozen: boolean): RequestHandler =>
+    async (req, res) => {
+      const { id: orgId } = await find(res, String(req.params.id));
+      const sub = requireSub(String(req.params.sub));
+      const summary = `${frozen ? 'freeze' : 'unfreeze'} person ${sub} in org ${orgId}`;
+      await recordChange(deps, req, res, { orgId, workspaceId: null, targetId: sub, summary });
+      await registry.freezePerson({ orgId, sub }, frozen);
+      res.json({ org_id: orgId, sub, frozen });
     };
 
   return {
@@ -67,7 +85,26 @@ export function createOrgRoutes(deps: HttpDeps): OrgRoutes {
 
     freeze: setFrozen(true),
     unfreeze: setFrozen(false),
+
+    async listPeople(req, res) {
+      const query = validate(listQuery, req.query);
+      const { id: orgId } = await find(res, String(req.params.id));
+      const page = await registry.listFrozenPeople({ orgId, ...query });
+      const items = page.items.map(({ sub, frozenAt }) => {
+        return { org_id: orgId, sub, frozen: true, frozen_at: frozenAt.toISOString() };
+      });
+      sendList(req, res, { items, next: page.next, columns: PERSON_COLUMNS });
+    },
+
+    freezePerson: setPersonFrozen(true),
+    unfreezePerson: setPersonFrozen(false),
   };
+}
+
+function requireSub(raw: string): string {
+  if (isSub(raw)) return raw;
+  const expected = `expected 1 to ${SUB_MAX_CHARS} visible ASCII characters, as the issuer writes them`;
+  throw new SallyportError('invalid_request', `sub: ${expected}, got ${showValue(raw)}`);
 }
 
 function requireWithin(res: Response, id: string): void {

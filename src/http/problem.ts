@@ -44,6 +44,7 @@ const PROBLEMS: Readonly<Record<ErrorCode, Row>> = {
   rate_limited: { status: 429, title: 'Too many requests', retryAfterS: 60 },
   too_many_execs: { status: 429, title: 'Too many execs at once', retryAfterS: 1 },
   internal: { status: 500, title: 'Internal error', detail: 'something went wrong inside the gateway' },
+  issuer_unavailable: { status: 503, title: 'The issuer of the credential cannot be asked', retryAfterS: 5 },
   host_unreachable: { status: 502, title: 'The host cannot be reached' },
   host_key_mismatch: { status: 502, title: 'The host key is not the expected one' },
   login_refused: { status: 502, title: 'The host refused the login' },

@@ -2,6 +2,7 @@
  * How often a credential may ask, and how often an address may guess one.
  *
  * Decisions:
+ * - All sessions of a person in an org are one credential: a new one costs nothing.
  * - A credential is counted after its signature was verified, so nobody spends the quota of another. Counts are in
  *   memory: exact across replicas would be one more round trip to the database before every exec, so with n replicas a
  *   credential has n times the quota.
@@ -19,7 +20,7 @@ const WINDOW_S = 60;
 
 /** One item of the fields `RateLimit` and `RateLimit-Policy`. Source: draft-ietf-httpapi-ratelimit-headers. */
 export interface Quota {
-  policy: 'credential' | 'address' | 'workspace' | 'token' | 'org';
+  policy: 'credential' | 'address' | 'workspace' | 'token' | 'session' | 'org';
   most: number;
   left: number;
   /** Until there is room again, in seconds. */
@@ -49,7 +50,7 @@ export function createRateLimit(perMin: number): RateLimit {
   const limiter = new RateLimiterMemory({ points: perMin, duration: WINDOW_S });
   return {
     async take(caller, res) {
-      const used = await consume(limiter, caller.jti ?? caller.actor);
+      const used = await consume(limiter, caller.jti ?? `${caller.orgId} ${caller.actor}`);
       const resetS = Math.ceil(used.msBeforeNext / 1000);
       showQuota(res, { policy: 'credential', most: perMin, left: used.remainingPoints, resetS, windowS: WINDOW_S });
       if (used.consumedPoints <= perMin) return;

@@ -131,4 +131,7 @@ export function addRoutes(app: Express, deps: HttpDeps, { heartbeatMs }: { heart
   app.put('/orgs/:id', caller('org_put'), admin, body, orgs.put);
   app.post('/orgs/:id/freeze', caller('org_freeze'), admin, orgs.freeze);
   app.post('/orgs/:id/unfreeze', caller('org_unfreeze'), admin, orgs.unfreeze);
+  app.get('/orgs/:id/people', caller('person_list'), admin, orgs.listPeople);
+  app.post('/orgs/:id/people/:sub/freeze', caller('person_freeze'), admin, orgs.freezePerson);
+  app.post('/orgs/:id/people/:sub/unfreeze', caller('person_unfreeze'), admin, orgs.unfreezePerson);
 }

@@ -177,6 +177,9 @@ export const issuedToken = z.object({
 
 export const org = z.object({ id: z.string(), name: z.string(), frozen: z.boolean() });
 
+export const person = z.object({ org_id: z.string(), sub: z.string(), frozen: z.boolean() });
+export const frozenPerson = person.extend({ frozen_at: time });
+
 export const activity = z.object({
   id: z.uuid(),
   org_id: z.string(),

@@ -45,7 +45,12 @@ export function createTokenRoutes(deps: HttpDeps): TokenRoutes {
       await requireExistingOrg(deps, orgId);
       return { ...request, orgId };
     }
-    const { workspace } = await directory.standing({ orgId: asked, jti: null, workspaceId: request.workspaceId });
+    const { workspace } = await directory.standing({
+      orgId: asked,
+      jti: null,
+      sub: null,
+      workspaceId: request.workspaceId,
+    });
     if (workspace === null || !mayLookAt(caller, workspace.id)) throw notFound();
     return caller.kind === 'admin' ? { ...request, orgId: workspace.orgId } : request;
   }

@@ -65,7 +65,7 @@ export function createWorkspaceRoutes(deps: HttpDeps): WorkspaceRoutes {
 
   /** The registry lets an id move between orgs; a request that is bound to one org must not take it from another. */
   async function requireFreeId(id: string): Promise<void> {
-    const { workspace } = await deps.directory.standing({ orgId: null, jti: null, workspaceId: id });
+    const { workspace } = await deps.directory.standing({ orgId: null, jti: null, sub: null, workspaceId: id });
     if (workspace !== null) throw new SallyportError('invalid_request', 'the id in the path is taken in another org');
   }
 

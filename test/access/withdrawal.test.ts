@@ -8,6 +8,7 @@ const workspace: Workspace = { id: 'ws-1', orgId: 'acme', name: 'one', tier: 3, 
 const standing = (change: Partial<Standing> = {}): Standing => ({
   token: 'active',
   org: { id: 'acme', name: 'Acme', frozen: false },
+  personFrozen: false,
   workspace,
   ...change,
 });
@@ -37,6 +38,7 @@ describe('what was withdrawn ends it, and is named', () => {
     ['the token was revoked', { token: 'unknown' }],
     ['the org was frozen', { org: { id: 'acme', name: 'Acme', frozen: true } }],
     ['the org was frozen', { org: null }],
+    ['the person was frozen', { personFrozen: true }],
     ['the workspace was deleted or moved', { workspace: null }],
     ['the tier of the workspace was lowered', { workspace: { ...workspace, tier: 2 } }],
     ['the workspace was given another host', on({ instanceId: 'i-2' })],

@@ -19,10 +19,11 @@ describe('standing', () => {
   test('of a token and a workspace of its org', async () => {
     const token = tokenOf();
     await db.database.tokens.add(token);
-    const query = { orgId: 'acme', jti: token.id, workspaceId: 'ws-1' };
+    const query = { orgId: 'acme', jti: token.id, sub: null, workspaceId: 'ws-1' };
     expect(await db.database.directory.standing(query)).toEqual({
       token: 'active',
       org: acme,
+      personFrozen: false,
       workspace: workspaceOf(),
     });
     await db.database.tokens.revoke('acme', token.id);
@@ -33,8 +34,8 @@ describe('standing', () => {
     await db.database.registry.putWorkspace(workspaceOf({ id: 'ws-gone' }));
     await db.database.registry.deleteWorkspace('acme', 'ws-gone');
     for (const workspaceId of ['ws-other', 'ws-nowhere', 'ws-gone', 'ws-\0', 'é'.repeat(5_000)]) {
-      const standing = await db.database.directory.standing({ orgId: 'acme', jti: null, workspaceId });
-      expect(standing).toEqual({ token: 'none', org: acme, workspace: null });
+      const standing = await db.database.directory.standing({ orgId: 'acme', jti: null, sub: null, workspaceId });
+      expect(standing).toEqual({ token: 'none', org: acme, personFrozen: false, workspace: null });
     }
   });
 
@@ -42,32 +43,41 @@ describe('standing', () => {
     const foreign = tokenOf({ orgId: 'rival' });
     await db.database.tokens.add(foreign);
     for (const jti of ['nobody', foreign.id]) {
-      const standing = await db.database.directory.standing({ orgId: 'acme', jti, workspaceId: null });
-      expect(standing).toEqual({ token: 'unknown', org: acme, workspace: null });
+      const standing = await db.database.directory.standing({ orgId: 'acme', jti, sub: null, workspaceId: null });
+      expect(standing).toEqual({ token: 'unknown', org: acme, personFrozen: false, workspace: null });
     }
   });
 
   test('of an expired token stays active: its execs may run on', async () => {
     const token = tokenOf({ expiresAt: new Date(0) });
     await db.database.tokens.add(token);
-    const query = { orgId: 'acme', jti: token.id, workspaceId: null };
+    const query = { orgId: 'acme', jti: token.id, sub: null, workspaceId: null };
     expect(await db.database.directory.standing(query)).toMatchObject({ token: 'active' });
   });
 
   test('of the admin names the org of the workspace', async () => {
-    const standing = await db.database.directory.standing({ orgId: null, jti: null, workspaceId: 'ws-other' });
+    const standing = await db.database.directory.standing({
+      orgId: null,
+      jti: null,
+      sub: null,
+      workspaceId: 'ws-other',
+    });
     expect(standing).toMatchObject({ token: 'none', org: { id: 'rival' }, workspace: { id: 'ws-other' } });
-    expect(await db.database.directory.standing({ orgId: null, jti: null, workspaceId: 'ws-nowhere' })).toEqual({
+    expect(
+      await db.database.directory.standing({ orgId: null, jti: null, sub: null, workspaceId: 'ws-nowhere' }),
+    ).toEqual({
       token: 'none',
       org: null,
+      personFrozen: false,
       workspace: null,
     });
   });
 
   test('of an org that does not exist has no org', async () => {
-    expect(await db.database.directory.standing({ orgId: 'none', jti: null, workspaceId: 'ws-1' })).toEqual({
+    expect(await db.database.directory.standing({ orgId: 'none', jti: null, sub: null, workspaceId: 'ws-1' })).toEqual({
       token: 'none',
       org: null,
+      personFrozen: false,
       workspace: null,
     });
   });
@@ -75,7 +85,7 @@ describe('standing', () => {
   test('asked by many at once, everybody gets their own', async () => {
     const ids = Array.from({ length: 300 }, (_, n) => ['ws-1', 'ws-2', 'ws-other', 'ws-nowhere'][n % 4] as string);
     const answers = await Promise.all(
-      ids.map((workspaceId) => db.database.directory.standing({ orgId: 'acme', jti: null, workspaceId })),
+      ids.map((workspaceId) => db.database.directory.standing({ orgId: 'acme', jti: null, sub: null, workspaceId })),
     );
     expect(answers.map(({ workspace }) => workspace?.id ?? null)).toEqual(
       ids.map((id) => (id === 'ws-1' || id === 'ws-2' ? id : null)),
@@ -87,7 +97,7 @@ describe('standing', () => {
       await db.database.registry.freezeOrg('rival', frozen);
       const [standing] = await Promise.all(
         Array.from({ length: 20 }, () =>
-          db.database.directory.standing({ orgId: 'rival', jti: null, workspaceId: null }),
+          db.database.directory.standing({ orgId: 'rival', jti: null, sub: null, workspaceId: null }),
         ),
       );
       expect(standing).toMatchObject({ org: { frozen } });
@@ -111,6 +121,7 @@ describe('workspaces', () => {
     const { workspace: found } = await db.database.directory.standing({
       orgId: 'acme',
       jti: null,
+      sub: null,
       workspaceId: 'ws-put',
     });
     expect(found).toEqual(workspace);
@@ -137,7 +148,8 @@ describe('workspaces', () => {
   test('a living id may be moved to another org', async () => {
     await db.database.registry.putWorkspace(workspaceOf({ id: 'ws-moves' }));
     expect(await db.database.registry.putWorkspace(workspaceOf({ id: 'ws-moves', orgId: 'rival' }))).toBe('replaced');
-    const ask = (orgId: string) => db.database.directory.standing({ orgId, jti: null, workspaceId: 'ws-moves' });
+    const ask = (orgId: string) =>
+      db.database.directory.standing({ orgId, jti: null, sub: null, workspaceId: 'ws-moves' });
     expect([(await ask('acme')).workspace, (await ask('rival')).workspace?.id]).toEqual([null, 'ws-moves']);
   });
 

@@ -41,9 +41,9 @@ describe('the server is gone', () => {
     await server.stop();
 
     await expect(database.audit.open(execOf())).rejects.toMatchObject(unavailable);
-    await expect(database.directory.standing({ orgId: 'acme', jti: null, workspaceId: 'ws-1' })).rejects.toMatchObject(
-      unavailable,
-    );
+    await expect(
+      database.directory.standing({ orgId: 'acme', jti: null, sub: null, workspaceId: 'ws-1' }),
+    ).rejects.toMatchObject(unavailable);
     await expect(database.registry.getOrg('acme')).rejects.toMatchObject(unavailable);
     await expect(database.tokens.get('acme', 'x')).rejects.toMatchObject(unavailable);
     await expect(database.pins.get('eu-west-1', 'i-ws-1')).rejects.toMatchObject(unavailable);

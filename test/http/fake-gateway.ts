@@ -4,7 +4,15 @@
  */
 import { createHash } from 'node:crypto';
 import pino from 'pino';
-import type { Caller, Directory, Registry, Scope, TokenRecord, TokenStore } from '../../src/access/access.ts';
+import type {
+  Caller,
+  Directory,
+  FrozenPerson,
+  Registry,
+  Scope,
+  TokenRecord,
+  TokenStore,
+} from '../../src/access/access.ts';
 import { SCOPES } from '../../src/access/access.ts';
 import { createBodyHash } from '../../src/access/body-hash.ts';
 import {
@@ -118,6 +126,7 @@ export async function fakeGateway(change: Partial<HttpDeps> = {}, pace: AppPace 
     ['org-b', { id: 'org-b', name: 'B', frozen: false }],
   ]);
   const records = new Map<string, TokenRecord>();
+  const frozen = new Map<string, FrozenPerson>();
   const [opened, refused, changed, runs, activity] = [
     [] as ExecRequestFacts[],
     [] as RefusalFacts[],
@@ -155,9 +164,9 @@ export async function fakeGateway(change: Partial<HttpDeps> = {}, pace: AppPace 
     },
     signingKey: key,
     hashBody: createBodyHash(key),
-    directory: fakeDirectory({ trace, workspaces, orgs, records }),
+    directory: fakeDirectory({ trace, workspaces, orgs, records, frozen }),
     tokens: fakeTokens(records),
-    registry: fakeRegistry(workspaces, orgs),
+    registry: fakeRegistry(workspaces, orgs, frozen),
     audit: fakeAudit({ trace, opened, refused, changed, activity }),
     exec,
     running,
@@ -252,9 +261,10 @@ function fakeDirectory(world: {
   workspaces: Map<string, Workspace>;
   orgs: Map<string, Org>;
   records: Map<string, TokenRecord>;
+  frozen: Map<string, FrozenPerson>;
 }): Directory {
   return {
-    async standing({ orgId, jti, workspaceId }) {
+    async standing({ orgId, jti, sub, workspaceId }) {
       world.trace.push('standing');
       const record = jti === null ? null : world.records.get(jti);
       const found = world.workspaces.get(workspaceId ?? '') ?? null;
@@ -262,6 +272,7 @@ function fakeDirectory(world: {
       return {
         token: jti === null ? 'none' : !record ? 'unknown' : record.revokedAt === null ? 'active' : 'revoked',
         org: world.orgs.get(orgId ?? workspace?.orgId ?? '') ?? null,
+        personFrozen: world.frozen.has(`${orgId} ${sub}`),
         workspace,
       };
     },
@@ -292,7 +303,11 @@ function fakeTokens(records: Map<string, TokenRecord>): TokenStore {
   };
 }
 
-function fakeRegistry(workspaces: Map<string, Workspace>, orgs: Map<string, Org>): Registry {
+function fakeRegistry(
+  workspaces: Map<string, Workspace>,
+  orgs: Map<string, Org>,
+  frozen: Map<string, FrozenPerson>,
+): Registry {
   const within = (orgId: string | null, id: string) => {
     const found = workspaces.get(id);
     return found && (orgId === null || found.orgId === orgId) ? found : null;
@@ -331,11 +346,20 @@ function fakeRegistry(workspaces: Map<string, Workspace>, orgs: Map<string, Org>
       orgs.set(id, { id, name, frozen: old?.frozen ?? false });
       return old ? 'replaced' : 'created';
     },
-    async freezeOrg(id, frozen) {
+    async freezeOrg(id, isFrozen) {
       const org = orgs.get(id);
       if (!org) return null;
-      orgs.set(id, { ...org, frozen });
-      return { ...org, frozen };
+      orgs.set(id, { ...org, frozen: isFrozen });
+      return { ...org, frozen: isFrozen };
+    },
+    async freezePerson({ orgId, sub }, isFrozen) {
+      const key = `${orgId} ${sub}`;
+      if (isFrozen) frozen.set(key, frozen.get(key) ?? { sub, frozenAt: new Date() });
+      else frozen.delete(key);
+    },
+    async listFrozenPeople({ orgId, limit }) {
+      const all = [...frozen].filter(([key]) => key.startsWith(`${orgId} `)).map(([, person]) => person);
+      return { items: all.slice(0, limit), next: null };
     },
   };
 }

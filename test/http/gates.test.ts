@@ -314,7 +314,7 @@ describe('the limits', () => {
   /** Fills the registry as running execs would. */
   function occupy(gateway: FakeGateway, ...places: [orgId: string, workspaceId: string][]): void {
     for (const [index, [orgId, workspaceId]] of places.entries())
-      gateway.deps.running.add({ execId: `e-${index}`, orgId, workspaceId, jti: null, end() {} });
+      gateway.deps.running.add({ execId: `e-${index}`, orgId, workspaceId, jti: null, sub: null, end() {} });
   }
 
   test.each([

@@ -17,7 +17,7 @@ const STATUSES: Record<number, ErrorCode[]> = {
   429: ['rate_limited', 'too_many_execs'],
   500: ['internal'],
   502: ['host_unreachable', 'host_key_mismatch', 'login_refused', 'shell_unsupported', 'connection_lost', 'aws_denied'],
-  503: ['audit_unavailable', 'capacity', 'aws_throttled', 'aws_unavailable', 'draining'],
+  503: ['issuer_unavailable', 'audit_unavailable', 'capacity', 'aws_throttled', 'aws_unavailable', 'draining'],
   504: ['exec_timeout', 'connect_timeout'],
 };
 

@@ -143,7 +143,7 @@ describe('execs at once', () => {
     const limits = { ...deps.limits, maxExecsWorkspace: HUGE, maxExecsOrg: HUGE, maxExecsGateway: HUGE };
     const gateway = await fakeGateway({ limits });
     const token = await gateway.token({ jti: 'token-busy' });
-    const run = { orgId: 'org-a', workspaceId: 'ws-2', jti: 'token-busy', end() {} };
+    const run = { orgId: 'org-a', workspaceId: 'ws-2', jti: 'token-busy', sub: 'ada', end() {} };
     const ended: (() => void)[] = [];
     for (let index = 0; index < EXECS_PER_TOKEN_MAX; index += 1)
       ended.push(gateway.deps.running.add({ ...run, execId: `e-${index}` }));
