@@ -134,6 +134,21 @@ describe('planToken', () => {
     );
   });
 
+  test('a session passes on no more than its own scopes and what is left of its life', () => {
+    const session = aCaller({
+      kind: 'session',
+      jti: null,
+      scopes: new Set(['exec', 'tokens:write']),
+      expiresAt: NOW_S + 300,
+    });
+    const { expiresInS: _, ...request } = aRequest({ scopes: ['exec'] });
+    const { claims, createdBy } = planToken({ ...session, actor: 'session:ada' }, request, NOW);
+    expect(claims).toMatchObject({ sub: 'ada', orgId: 'acme', scopes: ['exec'], expiresAt: NOW_S + 300 });
+    expect(createdBy).toBe('session:ada');
+    expect(() => planToken(session, { ...request, scopes: ['diagnose'] }, NOW)).toThrow('"diagnose"');
+    expect(() => planToken(session, { ...request, expiresInS: 301 }, NOW)).toThrow('at most 300');
+  });
+
   test('passes on all that the caller has', () => {
     const caller = aCaller({ ...bound, allow: [['ls', '**']], expiresAt: NOW_S + 3600 });
     const request = aRequest({ kind: 'workspace', workspaceId: 'ws-1', orgId: 'acme', allow: [['ls', '*']] });

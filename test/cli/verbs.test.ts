@@ -200,6 +200,21 @@ it('org: every verb', async () => {
   ]);
 });
 
+it('org: people in it', async () => {
+  const person = { org_id: 'o-1', sub: 'auth0|ada', frozen: true };
+  const { text } = await run(['org', 'frozen-people', 'o-1'], { items: [person], next: null });
+  expect(text).toBe('ORG  SUB        FROZEN\no-1  auth0|ada  yes\n');
+  expect((await run(['org', 'freeze-person', 'o-1', 'auth0|ada', '--json'], person)).text).toBe(
+    `${JSON.stringify(person)}\n`,
+  );
+  await run(['org', 'unfreeze-person', 'o-1', 'a/b c'], person);
+  expect(asked()).toEqual([
+    ['GET', '/orgs/o-1/people?limit=500', null],
+    ['POST', '/orgs/o-1/people/auth0%7Cada/freeze', null],
+    ['POST', '/orgs/o-1/people/a%2Fb%20c/unfreeze', null],
+  ]);
+});
+
 describe('activity', () => {
   it('asks for what the options say', async () => {
     const words = ['--status', 'ok', '--type', 'workspace_exec', '--actor', 'admin-token', '--limit', '7'];

@@ -85,6 +85,8 @@ it('every call has its method, path and body', async () => {
   await client.orgs.put('o-1', { name: 'Org' });
   await client.orgs.freeze('o-1');
   await client.orgs.unfreeze('o-1');
+  await client.orgs.freezePerson('o-1', 'auth0|ada');
+  await client.orgs.unfreezePerson('o-1', 'auth0|ada');
   await client.execs('ws-1');
   await client.cancel('ws-1', 'e-1');
   expect(server.asked.map(({ method, path, body }) => `${method} ${path} ${body}`.trim())).toEqual([
@@ -97,6 +99,8 @@ it('every call has its method, path and body', async () => {
     'PUT /orgs/o-1 {"name":"Org"}',
     'POST /orgs/o-1/freeze',
     'POST /orgs/o-1/unfreeze',
+    'POST /orgs/o-1/people/auth0%7Cada/freeze',
+    'POST /orgs/o-1/people/auth0%7Cada/unfreeze',
     'GET /workspaces/ws-1/execs',
     'DELETE /workspaces/ws-1/execs/e-1',
   ]);

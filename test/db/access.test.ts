@@ -105,6 +105,49 @@ describe('standing', () => {
   });
 });
 
+describe('people', () => {
+  const standingOf = async (sub: string | null, orgId = 'acme') =>
+    (await db.database.directory.standing({ orgId, jti: null, sub, workspaceId: null })).personFrozen;
+
+  test('are frozen in one org, by exactly their sub, until they are unfrozen', async () => {
+    const { registry } = db.database;
+    const ada = { orgId: 'acme', sub: 'auth0|ada' };
+    await registry.freezePerson(ada, true);
+    await registry.freezePerson(ada, true);
+    expect(await standingOf('auth0|ada')).toBe(true);
+    for (const other of ['auth0|Ada', 'auth0|ada ', 'auth0|ad', '', null]) expect(await standingOf(other)).toBe(false);
+    expect(await standingOf('auth0|ada', 'rival')).toBe(false);
+    await registry.freezePerson(ada, false);
+    await registry.freezePerson(ada, false);
+    expect(await standingOf('auth0|ada')).toBe(false);
+  });
+
+  test('who are frozen are listed page by page, those of the org only', async () => {
+    const { registry } = db.database;
+    const subs = ['a b', 'c|d', 'e', 'f'];
+    for (const sub of subs) await registry.freezePerson({ orgId: 'acme', sub }, true);
+    await registry.freezePerson({ orgId: 'rival', sub: 'x' }, true);
+    const found: string[] = [];
+    let after: string | undefined;
+    do {
+      const page = await registry.listFrozenPeople({ orgId: 'acme', limit: 3, ...(after ? { after } : {}) });
+      for (const { sub, frozenAt } of page.items) {
+        found.push(sub);
+        expect(Math.abs(Date.now() - frozenAt.getTime())).toBeLessThan(60_000);
+      }
+      after = page.next ?? undefined;
+    } while (after !== undefined);
+    expect(found.sort()).toEqual(subs);
+    for (const sub of subs) await registry.freezePerson({ orgId: 'acme', sub }, false);
+  });
+
+  test('cannot be frozen in an org that does not exist', async () => {
+    await expect(db.database.registry.freezePerson({ orgId: 'nobody', sub: 'x' }, true)).rejects.toMatchObject({
+      code: 'not_found',
+    });
+  });
+});
+
 describe('workspaces', () => {
   test.each([
     ['ec2', { driver: 'ec2', instanceId: 'i-77', region: 'us-east-1', osUser: 'ubuntu', route: 'auto' }],

@@ -44,6 +44,43 @@ test('freezing stops the credentials of an org, unfreezing lets them go on, and 
   expect((await ask(gateway, 'post', '/orgs/org-z/freeze')).status).toBe(404);
 });
 
+test('freezing a person stops the tokens they have made in that org, and nobody else', async () => {
+  const gateway = await fakeGateway();
+  const [token, other] = [await gateway.token({ sub: 'auth0|ada' }), await gateway.token({ sub: 'bob' })];
+  const foreign = await gateway.token({ sub: 'auth0|ada', orgId: 'org-b' });
+  const look = async (bearer: string) => await ask(gateway, 'get', '/workspaces', { token: bearer });
+  const person = { org_id: 'org-a', sub: 'auth0|ada' };
+  const frozen = await ask(gateway, 'post', '/orgs/org-a/people/auth0%7Cada/freeze');
+  expect([frozen.status, frozen.body]).toEqual([200, { ...person, frozen: true }]);
+  const { items } = (await ask(gateway, 'get', '/orgs/org-a/people')).body;
+  expect(items).toEqual([{ ...person, frozen: true, frozen_at: expect.any(String) }]);
+  const refused = await look(token);
+  expect(refused.body).toMatchObject({
+    status: 403,
+    code: 'exec_revoked',
+    error: expect.stringMatching(/person is frozen/),
+  });
+  expect([(await look(other)).status, (await look(foreign)).status]).toEqual([200, 200]);
+  const unfrozen = await ask(gateway, 'post', '/orgs/org-a/people/auth0%7Cada/unfreeze');
+  expect(unfrozen.body).toEqual({ ...person, frozen: false });
+  expect((await look(token)).status).toBe(200);
+  expect(gateway.changed.map(({ activityType, orgId, targetId }) => [activityType, orgId, targetId])).toEqual([
+    ['person_freeze', 'org-a', 'auth0|ada'],
+    ['person_unfreeze', 'org-a', 'auth0|ada'],
+  ]);
+});
+
+test('a person is frozen in an org that exists, by a sub that can be one', async () => {
+  const gateway = await fakeGateway();
+  expect((await ask(gateway, 'post', '/orgs/org-z/people/ada/freeze')).status).toBe(404);
+  const { body } = await ask(gateway, 'post', '/orgs/org-a/people/a%0Ab/freeze');
+  expect(body).toMatchObject({
+    code: 'invalid_request',
+    error: expect.stringMatching(/^sub: expected .* got "a\\nb"$/),
+  });
+  expect(gateway.changed).toEqual([]);
+});
+
 describe('to everybody else', () => {
   test.each([
     ['get', '/orgs'],
@@ -51,6 +88,9 @@ describe('to everybody else', () => {
     ['put', '/orgs/org-a'],
     ['post', '/orgs/org-a/freeze'],
     ['post', '/orgs/org-a/unfreeze'],
+    ['get', '/orgs/org-a/people'],
+    ['post', '/orgs/org-a/people/ada/freeze'],
+    ['post', '/orgs/org-a/people/ada/unfreeze'],
   ] as [Method, string][])('%s %s is 404', async (method, path) => {
     const gateway = await fakeGateway();
     const response = await ask(gateway, method, path, { token: await gateway.token() });

@@ -1,7 +1,10 @@
 import request from 'supertest';
 import { describe, expect, test } from 'vitest';
+import type { Verifier } from '../../src/access/token.ts';
+import { SallyportError } from '../../src/errors.ts';
 import { createGuessLimit } from '../../src/http/rate-limit.ts';
 import { EXECS_PER_TOKEN_MAX, GUESS_ADDRESSES_MAX, GUESSES_PER_MIN } from '../../src/limits.ts';
+import { aCaller } from '../access/a-caller.ts';
 import { ADMIN_TOKEN, type FakeGateway, fakeGateway } from './fake-gateway.ts';
 import { listen } from './wire.ts';
 
@@ -11,6 +14,15 @@ async function gatewayWithRate(ratePerMin: number): Promise<FakeGateway> {
   const { deps } = await fakeGateway();
   return await fakeGateway({ limits: { ...deps.limits, ratePerMin } });
 }
+
+/** Verifies `org.sub.anything` as the session of that person. */
+const people: Verifier = {
+  async verify(bearer) {
+    const [orgId = '', sub = ''] = bearer.split('.');
+    return aCaller({ kind: 'session', jti: null, orgId, sub, actor: `session:${sub}` });
+  },
+  remembers: () => true,
+};
 
 function get(gateway: FakeGateway, token: string, headers: Record<string, string> = {}) {
   return request(gateway.app).get('/workspaces').auth(token, { type: 'bearer' }).set(headers);
@@ -64,6 +76,17 @@ describe('the rate of a credential', () => {
     expect(gateway.refused).toMatchObject([{ orgId: 'org-a', code: 'rate_limited' }]);
   });
 
+  test('is one for all sessions of a person in an org', async () => {
+    const gateway = await fakeGateway({
+      limits: { ...(await fakeGateway()).deps.limits, ratePerMin: 1 },
+      verifier: people,
+    });
+    expect((await get(gateway, 'org-a.ada.1')).status).toBe(200);
+    expect((await get(gateway, 'org-a.ada.2')).status).toBe(429);
+    expect((await get(gateway, 'org-a.bob.1')).status).toBe(200);
+    expect((await get(gateway, 'org-b.ada.1')).status).toBe(200);
+  });
+
   test('0 is no limit, and no header says otherwise', async () => {
     const gateway = await gatewayWithRate(0);
     const { headers } = await get(gateway, await gateway.token());
@@ -72,6 +95,20 @@ describe('the rate of a credential', () => {
 });
 
 describe('wrong credentials from one address', () => {
+  test('are none while nobody can say whether they are', async () => {
+    const down: Verifier = {
+      verify: () => Promise.reject(new SallyportError('issuer_unavailable', 'the issuer cannot be asked')),
+      remembers: () => false,
+    };
+    const gateway = await fakeGateway({ verifier: down });
+    const { url } = await listen(gateway.app);
+    const ask = () => request(url).get('/workspaces').auth('x.y.z', { type: 'bearer' });
+    for (let count = 0; count <= GUESSES_PER_MIN; count += 100) {
+      const answers = await Promise.all(Array.from({ length: 100 }, ask));
+      for (const { status, headers } of answers) expect([status, headers['retry-after']]).toEqual([503, '5']);
+    }
+  });
+
   test('are not looked at any more after too many, while known credentials go on', async () => {
     const gateway = await fakeGateway();
     const [known, fresh] = [await gateway.token(), await gateway.token()];
@@ -138,6 +175,26 @@ describe('wrong credentials from one address', () => {
 });
 
 describe('execs at once', () => {
+  test('of one person are limited over all their sessions', async () => {
+    const { deps } = await fakeGateway();
+    const limits = { ...deps.limits, maxExecsWorkspace: HUGE, maxExecsOrg: HUGE, maxExecsGateway: HUGE };
+    const gateway = await fakeGateway({ limits, verifier: people });
+    const run = { orgId: 'org-a', workspaceId: 'ws-2', jti: null, sub: 'ada', end() {} };
+    for (let index = 0; index < EXECS_PER_TOKEN_MAX; index += 1)
+      gateway.deps.running.add({ ...run, execId: `e-${index}` });
+    const exec = (bearer: string) =>
+      request(gateway.app)
+        .post('/workspaces/ws-1/exec')
+        .auth(bearer, { type: 'bearer' })
+        .send({ cmd: ['ls'] });
+    const refused = await exec('org-a.ada.2');
+    expect(refused.body).toMatchObject({
+      code: 'too_many_execs',
+      error: expect.stringMatching(/^the session already/),
+    });
+    expect((await exec('org-a.bob.1')).status).toBe(200);
+  });
+
   test('of one token are limited, others go on', async () => {
     const { deps } = await fakeGateway();
     const limits = { ...deps.limits, maxExecsWorkspace: HUGE, maxExecsOrg: HUGE, maxExecsGateway: HUGE };

@@ -11,6 +11,7 @@ import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { oidcEnv, startIssuer, type TestIssuer } from '../support/issuer.ts';
 import { carryingExecId } from '../support/processes.ts';
 import { nowAndThen, placeOf, type Replica, type Replicas, runningExec, startReplicas } from '../support/replicas.ts';
 import { waitUntil } from '../support/wait.ts';
@@ -21,6 +22,7 @@ const TERM_MAX_MS = 2_000 + MARGIN_MS;
 const GONE_MAX_MS = 4_500 + MARGIN_MS;
 
 let replicas: Replicas;
+let issuer: TestIssuer;
 /** Runs the execs; `deaf` runs them too, and never hears a notice. */
 let here: Replica;
 let there: Replica;
@@ -28,11 +30,13 @@ let deaf: Replica;
 let folder: string;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'withdrawal-'));
-  replicas = await startReplicas({ instances: 12 });
+  issuer = await startIssuer();
+  replicas = await startReplicas({ instances: 12, env: oidcEnv(issuer) });
   [here, there, deaf] = [await replicas.start(), await replicas.start(), await replicas.start({ listens: false })];
 });
 afterAll(async () => {
   await replicas.stop();
+  await issuer.stop();
   await rm(folder, { recursive: true });
 });
 
@@ -41,6 +45,8 @@ interface Case {
   workspace: string;
   place: object;
   tokenId: string;
+  /** Of a session of its own, and of a token that the session made. */
+  sub: string;
 }
 
 /** What each does, on any replica. */
@@ -55,12 +61,21 @@ const WITHDRAWALS = {
     replicas.admin(by, 'PUT', `/workspaces/${workspace}`, { org_id: 'org-2', ...place }).then((): number => 404),
   'the org is frozen': (by: Replica, { org }: Case) =>
     replicas.admin(by, 'POST', `/orgs/${org}/freeze`).then((): number => 403),
+  'the person is frozen': (by: Replica, { org, sub }: Case) =>
+    replicas.admin(by, 'POST', `/orgs/${org}/people/${encodeURIComponent(sub)}/freeze`).then((): number => 403),
+  'the person who made the token is frozen': (by: Replica, { org, sub }: Case) =>
+    replicas.admin(by, 'POST', `/orgs/${org}/people/${encodeURIComponent(sub)}/freeze`).then((): number => 403),
+};
+/** By what each is asked for; otherwise by a token that the admin has made. */
+const CREDENTIALS: Partial<Record<keyof typeof WITHDRAWALS, 'session' | 'token of a person'>> = {
+  'the person is frozen': 'session',
+  'the person who made the token is frozen': 'token of a person',
 };
 const NAMES = Object.keys(WITHDRAWALS) as (keyof typeof WITHDRAWALS)[];
 
 let cases = 0;
 /** An org, a workspace on an instance that nobody else uses now, and a token, all of their own. */
-async function newCase(): Promise<Case & { token: string }> {
+async function newCase(name?: keyof typeof WITHDRAWALS): Promise<Case & { token: string }> {
   cases += 1;
   const [org, workspace] = [`org-case-${cases}`, `ws-case-${cases}`];
   const index = cases % replicas.lab.lab.instances.length;
@@ -72,7 +87,15 @@ async function newCase(): Promise<Case & { token: string }> {
   await replicas.admin(here, 'PUT', `/orgs/${org}`, { name: org });
   await replicas.admin(here, 'PUT', `/workspaces/${workspace}`, { org_id: org, ...place });
   const { id, token } = await replicas.issue(here, { org_id: org });
-  return { org, workspace, place, tokenId: id, token };
+  const sub = `auth0|person of ${org}`;
+  const it = { org, workspace, place, tokenId: id, sub };
+  const credential = name === undefined ? undefined : CREDENTIALS[name];
+  if (credential === undefined) return { ...it, token };
+  const session = await issuer.token({ sub, org });
+  if (credential === 'session') return { ...it, token: session };
+  const body = { kind: 'workspace', workspace_id: workspace, name: 'mine', scopes: ['exec', 'activity:read'] };
+  const made = await here.ask('/tokens', { method: 'POST', token: session, body });
+  return { ...it, token: String(made.body.token) };
 }
 
 /** Streams an exec and notes when frames came. */
@@ -111,7 +134,7 @@ async function withdrawWhileRunning(
   name: keyof typeof WITHDRAWALS,
   { runner, by, script, streams }: { runner: Replica; by: Replica; script: string; streams: boolean },
 ): Promise<void> {
-  const it = await newCase();
+  const it = await newCase(name);
   const program = stubborn(script);
   const { frames, over } = await stream(runner, it, { cmd: program.cmd, timeout_s: 60 });
   const execId = await runningExec(
@@ -191,7 +214,7 @@ describe.each(NAMES)('%s', (name) => {
     );
 
     it.concurrent('an exec that is still connecting never starts', async () => {
-      const it = await newCase();
+      const it = await newCase(name);
       const { runner, by } = where();
       const instanceId = (it.place as { instance_id: string }).instance_id;
       await replicas.lab.fault('banner_hang', { instanceId });
