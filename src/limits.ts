@@ -139,7 +139,7 @@ export const SESSION_EARLY_MAX_S = 60;
 export const SESSION_LIFE_MAX_S = 24 * 3600;
 /** OpenID Connect Core, section 2: a `sub` has at most 255 ASCII characters. */
 export const SUB_MAX_CHARS = 255;
-/** After this the issuer's keys are asked for again, and a session is verified again: so long a withdrawn key may be believed. */
+/** After this the issuer's keys are asked for again, and a session is verified again: a withdrawn key is believed for twice that at most. */
 export const ISSUER_KEYS_FRESH_MS = 10 * 60_000;
 /** While the issuer does not answer, the keys it had go on for this long. */
 export const ISSUER_KEYS_KEEP_MS = 24 * 3600_000;

@@ -6,7 +6,7 @@
  * looked up; whether its row still stands is the Directory's answer, asked on every request and never remembered here.
  *
  * Decision: one message for every refusal, so that nobody learns which part of a guess was right. The reason goes to the
- * log as `cause`. A verified token is remembered by its SHA-256 (measured: a verification 0.14 ms, a look 1.3 µs), its expiry is
+ * log as `cause`. A verified token is remembered by its SHA-256 (measured: a verification 0.14 ms, of a session 0.23, a look 1.3 µs), its expiry is
  * checked on every use. A session is verified again after ISSUER_KEYS_FRESH_MS, so that the issuer can withdraw a key.
  */
 import {

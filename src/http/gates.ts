@@ -23,7 +23,7 @@ import { withFacts } from './route-facts.ts';
 export interface Gates {
   /** Signature of the credential, its rate, and org guard, before any lookup. */
   caller(activity: string): RequestHandler;
-  /** The token still stands and its org is not frozen. For routes that name no workspace; a workspace token brings its own. */
+  /** The token still stands, neither its org nor its person is frozen. For routes that name no workspace; a workspace token brings its own. */
   standing: RequestHandler;
   /** The same query also finds the workspace `:id`; one that is foreign, unknown or deleted is 404. */
   workspace: RequestHandler;
