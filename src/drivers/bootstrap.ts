@@ -9,6 +9,11 @@
  * The answer is one line on stdout, `<nonce> ok <pid> <line of /proc/pid/stat>`, and the nonce alone on stderr: what
  * came before it on either stream is noise of rc files and is dropped. The preamble carries the nonce in two halves, so
  * that a forced command that echoes its input is not taken for an answer.
+ *
+ * The /bin/sh between costs a fifth of a warm exec. So the answer also says what the login shell is, and once a
+ * connection has heard that it is bash, bash itself reads the preamble (LOGIN_SHELL). What its rc files may have done to
+ * it is taken back first. $SHELL alone proves nothing, rc files set it; but of the shells that are known only bash, zsh
+ * and ksh make two words of x{1..2}, and what reads the preamble asks for BASH_VERSION once more.
  */
 import { randomBytes } from 'node:crypto';
 import type { StartSpec } from '../sessions/session.ts';
@@ -17,8 +22,18 @@ import { quote, quoteInLine } from './shell-quote.ts';
 /** For a POSIX sh: read the preamble, become it. */
 export const READ_PREAMBLE = 'IFS= read -r sallyport;eval "$sallyport"';
 
-/** For a login shell of any kind. */
-export const BOOTSTRAP = `exec /bin/sh -c '${READ_PREAMBLE}'`;
+/** For a login shell of any kind, which counts x{1..2} as one word or as two. */
+export const BOOTSTRAP = `exec /bin/sh -c 'sallyport_=$#;${READ_PREAMBLE}' sallyport x{1..2}`;
+
+/** For a login shell that is bash, and a preamble written for it. */
+export const LOGIN_SHELL = READ_PREAMBLE;
+
+/**
+ * Options, traps and functions of rc files must not change what the preamble does: posix makes a failing export end the
+ * shell, and finds `export`, `exec` and `trap` before functions of those names. Any other shell hands the rest to /bin/sh.
+ */
+const AS_BASH =
+  'if [ -n "$BASH_VERSION" ];then set +aeux -o posix;trap - DEBUG ERR;else exec /bin/sh -c "${sallyport#*[Z]:;}";fi;: Z:';
 
 /** Where a token with command rules looks programs up. */
 export const FIXED_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
@@ -39,7 +54,13 @@ export interface Preamble {
   nonce: string;
 }
 
-export function writePreamble(spec: BootstrapSpec): Preamble {
+/** What is so large that a shell may not hand it on as one argument is left to BOOTSTRAP. */
+export function fitsLoginShell(spec: BootstrapSpec): boolean {
+  return !mayExceedLimits(spec);
+}
+
+/** `reader`: of the preamble, `sh` behind BOOTSTRAP or `bash` behind LOGIN_SHELL. */
+export function writePreamble(spec: BootstrapSpec, reader: 'sh' | 'bash' = 'sh'): Preamble {
   const nonce = randomBytes(16).toString('hex');
   // Shell variables of ours carry a part of the nonce, so that no variable of the caller's can be hit.
   const [newline, stage, stat] = [`n${nonce.slice(0, 8)}`, `e${nonce.slice(0, 8)}`, `s${nonce.slice(0, 8)}`];
@@ -48,7 +69,7 @@ export function writePreamble(spec: BootstrapSpec): Preamble {
   const refuse = (why: string): string => `{ trap - EXIT;printf '%s%s no %s\\n' ${halves} ${why};exit 1;}`;
   const texts = [...spec.argv, ...Object.values(spec.env), spec.cwd ?? ''];
 
-  const steps = ['unset sallyport'];
+  const steps = reader === 'bash' ? [AS_BASH, 'unset sallyport'] : ['unset sallyport'];
   if (texts.some((text) => text.includes('\n')))
     steps.push(`${newline}=$(printf '\\n.')`, `${newline}=\${${newline}%.}`);
   // A failing special builtin (a read-only variable, say) ends the shell; the trap says at which variable.
@@ -56,7 +77,9 @@ export function writePreamble(spec: BootstrapSpec): Preamble {
   if (spec.cwd !== null) {
     const dir = word(spec.cwd);
     const missing = `{ [ -e ${dir} ]||[ -L ${dir} ];}||${refuse('cwd-missing')}`;
-    steps.push(`cd -- ${dir} 2>/dev/null||{ ${missing};[ -d ${dir} ]||${refuse('cwd-file')};${refuse('cwd-denied')};}`);
+    steps.push(
+      `command cd -- ${dir} 2>/dev/null||{ ${missing};[ -d ${dir} ]||${refuse('cwd-file')};${refuse('cwd-denied')};}`,
+    );
   }
   if (spec.fixedPath) steps.push(`export PATH=${quote(FIXED_PATH)}`);
   for (const [name, value] of Object.entries(spec.env)) steps.push(`${stage}=${name}`, `export ${name}=${word(value)}`);
@@ -65,7 +88,7 @@ export function writePreamble(spec: BootstrapSpec): Preamble {
   if (mayExceedLimits(spec)) steps.push(`/bin/sh -c : "$@" 2>/dev/null||${refuse('too-long')}`);
   steps.push(
     `{ IFS= read -r ${stat} </proc/$$/stat;} 2>/dev/null`,
-    `printf '%s%s ok %s %s\\n' ${halves} $$ "$${stat}"`,
+    `printf '%s%s ok %s %s %s\\n' ${halves} $$ "$${stat}" ${reader === 'bash' ? '' : '"${SHELL##*/}<$sallyport_"'}`,
     `printf '%s%s\\n' ${halves} >&2`,
     // No shell agrees with the next on how a name that looks like an option is executed; env(1) does.
     spec.argv[0].startsWith('-') ? 'exec env -- "$@"' : 'exec "$@"',
@@ -83,13 +106,18 @@ export type Answer =
       kind: 'ok';
       pid: number /** Session id and start time in clock ticks after boot; null without /proc. */;
       stat: { sid: number; startTicks: string } | null;
+      /** The login shell is bash; only ever told by an `sh` behind BOOTSTRAP. */
+      fromBash: boolean;
     }
   | { kind: 'no'; reason: string };
 
 /** Reads the rest of the answer line, after the nonce. Null: not an answer. */
 export function parseAnswer(text: string): Answer | null {
   const ok = /^ ok (\d+)(?: (.*))?$/s.exec(text);
-  if (ok?.[1] !== undefined) return { kind: 'ok', pid: Number(ok[1]), stat: parseStat(ok[2] ?? '') };
+  if (ok?.[1] !== undefined) {
+    const rest = ok[2] ?? '';
+    return { kind: 'ok', pid: Number(ok[1]), stat: parseStat(rest), fromBash: rest.endsWith(' bash<2') };
+  }
   const no = /^ no (.+)$/s.exec(text);
   return no?.[1] === undefined ? null : { kind: 'no', reason: no[1] };
 }

@@ -7,8 +7,13 @@ import type { SallyportError } from '../errors.ts';
 import type { Exit, ProcessMarker } from '../sessions/session.ts';
 
 export interface Channel {
-  /** Runs the bootstrap (bootstrap.ts) on the host and sends `input`, then end-of-file. Once. */
-  run(input: readonly Buffer[], events: ChannelEvents): void;
+  /**
+   * Runs the bootstrap (bootstrap.ts) on the host and sends `input`, then end-of-file. Once. `reader`: of the preamble at
+   * the beginning of the input; `bash` only where `login` says so.
+   */
+  run(input: readonly Buffer[], events: ChannelEvents, reader: 'sh' | 'bash'): void;
+  /** What all channels of a connection know of the login shell; null: none stands between. */
+  readonly login: LoginShell | null;
   /** The reader took this many bytes; at most OUTPUT_BUFFER_MAX_BYTES may be on their way without. */
   grant(bytes: number): void;
   /**
@@ -17,6 +22,11 @@ export interface Channel {
    */
   ownSession(pid: number, stat: OwnSession): OwnSession | null;
   close(): void;
+}
+
+export interface LoginShell {
+  /** Asked until it is known. */
+  kind: 'unknown' | 'bash' | 'other';
 }
 
 export type OwnSession = NonNullable<ProcessMarker['session']>;

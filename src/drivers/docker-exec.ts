@@ -87,6 +87,7 @@ export function createExecChannel({ engine, containerId, execId, mark, gone }: D
   };
 
   return {
+    login: null,
     run(input, events) {
       listener = events;
       connection = engine.startExec(execId, (result) => {

@@ -57,6 +57,7 @@ export function createLocalChannel(shell: string, piped: ProgramPipes | null, go
   };
 
   return {
+    login: null,
     run(input, events) {
       listener = events;
       try {

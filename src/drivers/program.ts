@@ -7,8 +7,15 @@ import { SallyportError } from '../errors.ts';
 import { deferred } from '../sessions/deferred.ts';
 import { createOutputQueue } from '../sessions/output-queue.ts';
 import type { Exit, Process, ProcessMarker, Survivors } from '../sessions/session.ts';
-import { type Answer, type BootstrapSpec, parseAnswer, refusalText, writePreamble } from './bootstrap.ts';
-import type { Channel, Host } from './channel.ts';
+import {
+  type Answer,
+  type BootstrapSpec,
+  fitsLoginShell,
+  parseAnswer,
+  refusalText,
+  writePreamble,
+} from './bootstrap.ts';
+import type { Channel, ChannelEvents, Host } from './channel.ts';
 import { KILL_SCRIPT, readSurvivors } from './kill-script.ts';
 
 /** An answer line is a nonce and a line of /proc/pid/stat; more than this is noise of another kind. */
@@ -31,7 +38,9 @@ export function startProgram(
   spec: BootstrapSpec & { stdin: Buffer | null },
   { unsupported }: Host,
 ): Promise<Program> {
-  const { line, nonce } = writePreamble(spec);
+  const { login } = channel;
+  const reader = login?.kind === 'bash' && fitsLoginShell(spec) ? 'bash' : 'sh';
+  const { line, nonce } = writePreamble(spec, reader);
   const output = createOutputQueue((bytes) => channel.grant(bytes));
   const stdout = createAnswerScanner(nonce);
   const stderr = createAnswerScanner(nonce);
@@ -43,6 +52,8 @@ export function startProgram(
   return new Promise((resolve, reject) => {
     const fail = (error: SallyportError): void => {
       if (started) return;
+      // Whatever the login shell is, it does not do what was expected of it.
+      if (login !== null && reader === 'bash' && error.code === 'shell_unsupported') login.kind = 'other';
       reject(error);
       channel.close();
     };
@@ -53,6 +64,7 @@ export function startProgram(
         fail(new SallyportError('start_failed', refusalText(answer.reason), { outcome: 'unreachable' }));
       else {
         started = true;
+        if (login?.kind === 'unknown') login.kind = answer.fromBash ? 'bash' : 'other';
         resolve(describe(answer));
       }
     };
@@ -76,7 +88,8 @@ export function startProgram(
       };
     };
 
-    channel.run(spec.stdin === null ? [line] : [line, spec.stdin], {
+    const input = spec.stdin === null ? [line] : [line, spec.stdin];
+    const events: ChannelEvents = {
       data(stream, bytes) {
         const scanner = stream === 'stdout' ? stdout : stderr;
         const found = scanner.push(bytes);
@@ -102,7 +115,8 @@ export function startProgram(
         exitKnown.resolve(exit ?? { kind: 'lost', error: lost });
         ended.resolve();
       },
-    });
+    };
+    channel.run(input, events, reader);
   });
 }
 

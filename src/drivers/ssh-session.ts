@@ -11,8 +11,8 @@ import { SallyportError, type Step } from '../errors.ts';
 import { SSH_KEEPALIVE_MAX_MISSED, SSH_KEEPALIVE_MS } from '../limits.ts';
 import { deferred } from '../sessions/deferred.ts';
 import type { Opening, Session } from '../sessions/session.ts';
-import { BOOTSTRAP } from './bootstrap.ts';
-import type { Channel } from './channel.ts';
+import { BOOTSTRAP, LOGIN_SHELL } from './bootstrap.ts';
+import type { Channel, LoginShell } from './channel.ts';
 import { createChannelSession } from './channel-session.ts';
 import { createSshChannels, type SshChannels } from './ssh-channels.ts';
 import type { SshKey } from './ssh-key.ts';
@@ -76,8 +76,9 @@ export async function openSshSession(login: SshLogin, opening: Opening): Promise
     await connect(client, login, opening);
     const channels = createSshChannels(client, { ahead: login.channelAhead ?? true });
     void closed.then(channels.stop);
+    const shell: LoginShell = { kind: 'unknown' };
     return createChannelSession({
-      open: (signal) => openBootstrapChannel(channels, signal),
+      open: (signal) => openBootstrapChannel(channels, shell, signal),
       closed,
       close: () => client.end(),
       unsupported,
@@ -208,12 +209,13 @@ function explain(step: Step, error: Error & { level?: string }): SallyportError 
   );
 }
 
-const COMMAND = Buffer.from(BOOTSTRAP);
+const COMMANDS = { sh: Buffer.from(BOOTSTRAP), bash: Buffer.from(LOGIN_SHELL) };
 
-async function openBootstrapChannel(channels: SshChannels, signal: AbortSignal): Promise<Channel> {
+async function openBootstrapChannel(channels: SshChannels, shell: LoginShell, signal: AbortSignal): Promise<Channel> {
   const channel = await channels.open(signal);
   return {
-    run: (input, events) => channel.exec(COMMAND, input, events),
+    run: (input, events, reader) => channel.exec(COMMANDS[reader], input, events),
+    login: shell,
     grant: (bytes) => channel.grant(bytes),
     ownSession: (_pid, stat) => stat, // sshd makes one for each channel.
     close: () => channel.close(),

@@ -3,7 +3,14 @@ import { mkdtempSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { BOOTSTRAP, type BootstrapSpec, parseAnswer, refusalText, writePreamble } from '../../src/drivers/bootstrap.ts';
+import {
+  BOOTSTRAP,
+  type BootstrapSpec,
+  LOGIN_SHELL,
+  parseAnswer,
+  refusalText,
+  writePreamble,
+} from '../../src/drivers/bootstrap.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'bootstrap-'));
 const spec = (part: Partial<BootstrapSpec>): BootstrapSpec => ({
@@ -15,9 +22,19 @@ const spec = (part: Partial<BootstrapSpec>): BootstrapSpec => ({
   ...part,
 });
 
+interface Login {
+  shell?: string;
+  command?: string;
+  stdin?: string;
+  env?: Record<string, string>;
+  reader?: 'sh' | 'bash';
+}
+
 /** Runs the constant command line under a login shell, as sshd would. */
-function start(part: Partial<BootstrapSpec>, { shell = '/bin/sh', command = BOOTSTRAP, stdin = '', env = {} } = {}) {
-  const { line, nonce } = writePreamble(spec(part));
+function start(part: Partial<BootstrapSpec>, login: Login = {}) {
+  const { reader = 'sh', stdin = '', env = {} } = login;
+  const { shell = reader === 'sh' ? '/bin/sh' : 'bash', command = reader === 'sh' ? BOOTSTRAP : LOGIN_SHELL } = login;
+  const { line, nonce } = writePreamble(spec(part), reader);
   const done = spawnSync(shell, ['-c', command], {
     input: Buffer.concat([line, Buffer.from(stdin)]),
     env: { PATH: process.env.PATH, HOME: dir, ...env },
@@ -37,7 +54,7 @@ function start(part: Partial<BootstrapSpec>, { shell = '/bin/sh', command = BOOT
 
 describe('bootstrap', () => {
   it('is one constant line of ASCII', () => {
-    expect(BOOTSTRAP).toMatch(/^exec \/bin\/sh -c '[\x20-\x7e]+'$/);
+    expect(BOOTSTRAP).toMatch(/^exec \/bin\/sh -c '[\x20-\x26\x28-\x7e]+'[\x20-\x26\x28-\x7e]+$/);
   });
 
   it.each(['sh', 'dash', 'bash', 'zsh', 'tcsh', 'fish'])(
@@ -69,11 +86,15 @@ describe('bootstrap', () => {
       expect(answeredOnStderr).toBe(true);
     },
   );
+});
+
+describe.each(['sh', 'bash'] as const)('a preamble read by %s', (reader) => {
+  const run = (part: Partial<BootstrapSpec>, login: Login = {}) => start(part, { reader, ...login });
 
   it('tells pid, session and start time of the program itself', () => {
-    const { answer, output } = start({ argv: ['sh', '-c', 'cat /proc/$$/stat'] });
+    const { answer, output } = run({ argv: ['sh', '-c', 'cat /proc/$$/stat'] });
     const fields = output.slice(output.lastIndexOf(')') + 2).split(' ');
-    expect(answer).toEqual({
+    expect(answer).toMatchObject({
       kind: 'ok',
       pid: Number(output.split(' ')[0]),
       stat: { sid: Number(fields[3]), startTicks: fields[19] },
@@ -81,20 +102,20 @@ describe('bootstrap', () => {
   });
 
   it('leaves standard input untouched behind its line', () => {
-    expect(start({ argv: ['cat'] }, { stdin: 'first\nsecond' }).output).toBe('first\nsecond');
+    expect(run({ argv: ['cat'] }, { stdin: 'first\nsecond' }).output).toBe('first\nsecond');
   });
 
   it('adds EXEC_ID and what was asked for, and nothing else', () => {
     const env = { A: "x'y\nz", sallyport: 'mine', EMPTY: '' };
-    const { output } = start({ argv: ['env', '-0'], env });
-    const login = spawnSync('/bin/sh', ['-c', 'exec env -0'], { env: { PATH: process.env.PATH, HOME: dir } });
+    const { output } = run({ argv: ['env', '-0'], env });
+    const login = spawnSync(reader, ['-c', 'exec env -0'], { env: { PATH: process.env.PATH, HOME: dir } });
     const listed = (text: string): string[] => text.split('\0').filter(Boolean).sort();
     const added = listed(output).filter((entry) => !listed(login.stdout.toString()).includes(entry));
     expect(added.sort()).toEqual(["A=x'y\nz", 'EMPTY=', 'EXEC_ID=exec-1', 'sallyport=mine']);
   });
 
   it('gives a token with rules a PATH of its own', () => {
-    const { output } = start(
+    const { output } = run(
       { argv: ['sh', '-c', 'echo $PATH'], fixedPath: true },
       { env: { PATH: `/evil:${process.env.PATH}` } },
     );
@@ -105,33 +126,35 @@ describe('bootstrap', () => {
     ['a directory that is not there', '/no/such/dir', 'cwd does not exist on the host'],
     ['a file', '/etc/passwd', 'cwd is not a directory on the host'],
   ])('refuses %s as cwd, and starts nothing', (_name, cwd, text) => {
-    const { answer, output } = start({ argv: ['echo', 'ran'], cwd });
+    const { answer, output } = run({ argv: ['echo', 'ran'], cwd });
     expect(answer?.kind === 'no' && refusalText(answer.reason)).toBe(text);
     expect(output).toBe('');
   });
 
   it('enters a directory whose name looks like an option or holds a newline', () => {
     const odd = mkdtempSync(join(dir, '-P \n'));
-    expect(start({ argv: ['pwd'], cwd: odd }).output).toBe(`${odd}\n`);
+    expect(run({ argv: ['pwd'], cwd: odd }).output).toBe(`${odd}\n`);
   });
 
   it('names the variable that a shell does not allow to be set', () => {
-    symlinkSync('/bin/bash', join(dir, 'sh'));
-    const { line, nonce } = writePreamble(spec({ argv: ['echo', 'ran'], env: { A: '1', UID: '5' } }));
-    const done = spawnSync(join(dir, 'sh'), ['-c', 'IFS= read -r sallyport;eval "$sallyport"'], { input: line });
+    // bash makes UID read-only; as sh it ends at a failing export by itself.
+    const shell = join(mkdtempSync(join(dir, 'bash-')), reader);
+    symlinkSync('/bin/bash', shell);
+    const { line, nonce } = writePreamble(spec({ argv: ['echo', 'ran'], env: { A: '1', UID: '5' } }), reader);
+    const done = spawnSync(shell, ['-c', 'IFS= read -r sallyport;eval "$sallyport"'], { input: line });
     const answer = parseAnswer(done.stdout.toString().trimEnd().slice(nonce.length));
     expect(answer).toEqual({ kind: 'no', reason: 'env UID' });
     expect(refusalText('env UID')).toContain('UID');
   });
 
   it('refuses arguments and environment that the kernel does not take, before it answers', () => {
-    const { answer, output } = start({ argv: ['echo', 'ran'], env: { BIG: 'x'.repeat(140_000) } });
+    const { answer, output } = run({ argv: ['echo', 'ran'], env: { BIG: 'x'.repeat(140_000) } });
     expect(answer).toEqual({ kind: 'no', reason: 'too-long' });
     expect(output).toBe('');
   });
 
   it('takes one argument of the largest size', () => {
-    const { output } = start({ argv: ['sh', '-c', 'printf %s "$0" | wc -c', 'x'.repeat(131_071)] });
+    const { output } = run({ argv: ['sh', '-c', 'printf %s "$0" | wc -c', 'x'.repeat(131_071)] });
     expect(Number(output)).toBe(131_071);
   });
 
@@ -140,9 +163,11 @@ describe('bootstrap', () => {
     ['a directory', ['/etc'], 126],
     ['a name that looks like an option', ['-x'], 127],
   ] as const)('leaves %s to the shell', (_name, argv, status) => {
-    expect(start({ argv })).toMatchObject({ status, answer: { kind: 'ok' } });
+    expect(run({ argv })).toMatchObject({ status, answer: { kind: 'ok' } });
   });
+});
 
+describe('what stands before the answer', () => {
   it('a forced command that echoes its input is no answer', () => {
     expect(start({}, { command: 'cat' }).answer).toBeNull();
   });
@@ -153,5 +178,38 @@ describe('bootstrap', () => {
       mode: 0o755,
     });
     expect(start({ argv: ['echo', 'x'] }, { shell: noisy })).toMatchObject({ output: 'x\n', answer: { kind: 'ok' } });
+  });
+});
+
+describe('a login shell that is bash', () => {
+  const bashSays = (env: Record<string, string>, shell = 'bash') =>
+    start({}, { shell, env }).answer as { fromBash?: boolean } | null;
+
+  it('is told from others, and from others that call themselves so', () => {
+    expect(bashSays({ SHELL: '/bin/bash' })).toMatchObject({ fromBash: true });
+    expect(bashSays({ SHELL: '/usr/bin/fish' })).toMatchObject({ fromBash: false });
+    for (const shell of ['dash', 'tcsh', 'fish'])
+      expect(bashSays({ SHELL: '/bin/bash' }, shell)).toMatchObject({ fromBash: false });
+  });
+
+  it.each(['dash', 'zsh'])('hands on to /bin/sh where it is %s after all', (shell) => {
+    const { output, answer } = start({ argv: ['echo', 'a\nb', "it's Z:;"] }, { reader: 'bash', shell });
+    expect(output).toBe("a\nb it's Z:;\n");
+    expect(answer).toMatchObject({ kind: 'ok' });
+  });
+
+  it('does what is asked whatever its rc files did to it', () => {
+    const rc = join(dir, 'hostile');
+    const hostile = [
+      'cd() { echo hijacked; }; exec() { echo hijacked; }; export() { :; }; trap() { :; }',
+      "builtin trap 'echo noise' DEBUG EXIT ERR; shopt -s expand_aliases; alias printf='echo hijacked'",
+      'set -aeux -o functrace',
+    ];
+    writeFileSync(rc, hostile.join('\n'));
+    const env = { BASH_ENV: rc };
+    const argv: [string, ...string[]] = ['sh', '-c', 'pwd; echo $A; env | grep -c "^[ens][0-9a-f]*="; false'];
+    const { output, status, errors } = start({ argv, cwd: '/tmp', env: { A: '1' } }, { reader: 'bash', env });
+    expect({ output, status }).toEqual({ output: '/tmp\n1\n0\n', status: 1 });
+    expect(errors.split('\n').at(-1)).toBe('');
   });
 });
