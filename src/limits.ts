@@ -177,3 +177,20 @@ export const RESCUE_RUN_MAX_MS = 30_000;
 export const RESCUE_AT_ONCE = 4;
 /** Kept of one workspace. */
 export const RESCUES_KEPT = 3;
+
+/** Audit entries are sealed within 5 s of their commit: this, a sealer's frozen transaction, and the batches of others. */
+export const SEAL_EVERY_MS = 1_000;
+/** A sealer that stops between two statements of a transaction (a frozen process) loses its lock after this. */
+export const SEAL_IDLE_MAX_MS = 2_000;
+/** One transaction of a sealer: hashing that many takes milliseconds, so a gateway's other work hardly waits, */
+export const SEAL_BATCH_MAX_ENTRIES = 500;
+/** and bodies are at most some 300 KiB each. */
+export const SEAL_BATCH_MAX_BYTES = 4 * 1024 * 1024;
+/** The gauge of what is not sealed counts no further. */
+export const UNSEALED_COUNT_MAX = 100_000;
+/** A chain that grows is signed this often, */
+export const CHECKPOINT_EVERY_MS = 60_000;
+/** looked for by every replica this often. */
+export const CHECKPOINT_LOOK_EVERY_MS = 15_000;
+/** Stopping: sealing and signing the last entries. */
+export const SEAL_STOP_MAX_MS = 3_000;

@@ -32,6 +32,7 @@ import type { Notice } from './exec/notices.ts';
 import { keepPresence } from './exec/presence.ts';
 import { startReconciler } from './exec/reconcile.ts';
 import { createRunningExecs, type RunningExecs } from './exec/running.ts';
+import { type Sealer, startSealer } from './exec/seal.ts';
 import { startWithdrawal } from './exec/withdrawal.ts';
 import { createMetrics } from './http/metrics.ts';
 import { createApp, createMetricsApp, type HttpDeps, type RunningServer, startServer } from './http/server.ts';
@@ -63,6 +64,8 @@ export interface Pace {
   presenceBeatMs?: number;
   presenceMaxMs?: number;
   reconcileEveryMs?: number;
+  sealEveryMs?: number;
+  checkpointEveryMs?: number;
   /** Off: as behind a pooler that swallows notices. */
   listens?: boolean;
 }
@@ -92,6 +95,7 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
     running: () => running.size,
     pool: () => pool.stats(),
     auditPending: () => database.auditPending(),
+    auditUnsealed: () => others.unsealed(),
   });
 
   const deps: HttpDeps = {
@@ -118,7 +122,7 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
     log,
   };
 
-  const others = createOthers({ database, pool, running, pace, log });
+  const others = createOthers({ database, signingKey, pool, running, pace, log });
   try {
     await others.start();
     const server = await listen(deps, config);
@@ -186,13 +190,25 @@ function createDrivers(
 }
 
 /** What this replica does about the others that share its database. */
-function createOthers(deps: { database: Database; pool: Pool; running: RunningExecs; pace: Pace; log: Logger }) {
-  const { database, pool, running, pace, log } = deps;
+function createOthers(deps: {
+  database: Database;
+  signingKey: SigningKey;
+  pool: Pool;
+  running: RunningExecs;
+  pace: Pace;
+  log: Logger;
+}) {
+  const { database, signingKey, pool, running, pace, log } = deps;
   const store = database.replicas;
   const parts: { stop(): Promise<void> }[] = [];
+  let sealer: Sealer | null = null;
   return {
     /** The presence comes first: a row of a replica that nobody knows is nobody's. */
     async start(): Promise<void> {
+      // Stopped last, so that it seals what the others still write.
+      const { sealEveryMs: everyMs, checkpointEveryMs } = pace;
+      sealer = startSealer({ store: database.seals, key: signingKey, log, everyMs, checkpointEveryMs });
+      parts.push(sealer);
       parts.push(await keepPresence({ store, running, log, beatMs: pace.presenceBeatMs }));
       parts.push(startReconciler({ store, pool, log, everyMs: pace.reconcileEveryMs }));
       const withdrawal = startWithdrawal({ running, directory: database.directory, log });
@@ -204,6 +220,7 @@ function createOthers(deps: { database: Database; pool: Pool; running: RunningEx
       };
       parts.push(database.notices.listen(heard));
     },
+    unsealed: () => sealer?.unsealed() ?? { entries: 0, oldestMs: 0 },
     async stop(): Promise<void> {
       for (const part of parts.reverse()) {
         await part.stop().catch((error: unknown) => log.warn({ err: error }, 'the other replicas were not told'));

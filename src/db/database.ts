@@ -12,9 +12,11 @@ import type { ExecRows } from '../exec/cancel.ts';
 import type { Notices } from '../exec/notices.ts';
 import type { PresenceStore } from '../exec/presence.ts';
 import type { OrphanStore } from '../exec/reconcile.ts';
+import type { SealStore } from '../exec/seal.ts';
 import { PRESENCE_MAX_MS } from '../limits.ts';
 import { createActivityReader } from './activity.ts';
 import { createAuditLog } from './audit-log.ts';
+import { createSealStore } from './audit-seals.ts';
 import { createDirectory } from './directory.ts';
 import { startEmbedded } from './embedded.ts';
 import { createExecRows } from './exec-rows.ts';
@@ -38,6 +40,7 @@ export interface Database {
   replicas: PresenceStore & OrphanStore;
   execs: ExecRows;
   notices: Notices;
+  seals: SealStore;
   /** Audit rows that are not durable yet. */
   auditPending(): number;
   /** Rejects with the reason when the database cannot answer now, or with the signal's when it aborts first. */
@@ -101,6 +104,7 @@ function createDatabase(parts: {
     replicas,
     execs: createExecRows(sql),
     notices: createNotices({ sql, url, log }),
+    seals: createSealStore(sql),
     auditPending: () => auditLog.pending(),
     ping: (signal) => ping(sql, signal),
     close() {

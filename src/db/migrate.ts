@@ -120,7 +120,13 @@ async function apply(client: pg.Client, file: Migration): Promise<void> {
   }
 }
 
-/** Everything but what an audit log must not allow, deleting, and what only a migration may do. */
+/** What finishing a row sets; the rest of a row is only ever inserted. */
+const FINISH_COLUMNS = 'status, response_body, tool_trace, duration_ms, error_detail, finished_at';
+
+/**
+ * Everything but what an audit log must not allow, and what only a migration may do. Entries of evidence are written by a
+ * trigger with the owner's rights; the sealer, which serves, adds to the chain and takes from the queue.
+ */
 async function grantServing(client: pg.Client, servingUrl: string): Promise<void> {
   const role = await roleOf(servingUrl);
   const { rows } = await client.query('select current_user = $1 as same, current_schema() as schema', [role]);
@@ -130,7 +136,11 @@ async function grantServing(client: pg.Client, servingUrl: string): Promise<void
   await client.query(`
     grant usage on schema ${schema} to ${grantee};
     grant select, insert, update, delete on all tables in schema ${schema} to ${grantee};
-    revoke delete on ${schema}.activity_logs from ${grantee};
+    revoke update, delete on ${schema}.activity_logs from ${grantee};
+    grant update (${FINISH_COLUMNS}) on ${schema}.activity_logs to ${grantee};
+    revoke insert, update, delete on ${schema}.audit_entries, ${schema}.audit_beginning from ${grantee};
+    revoke update, delete on ${schema}.audit_seals, ${schema}.audit_checkpoints from ${grantee};
+    revoke insert, update on ${schema}.audit_unsealed from ${grantee};
     revoke insert, update, delete on ${schema}.schema_migrations from ${grantee};
   `);
 }

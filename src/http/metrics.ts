@@ -20,6 +20,7 @@ export interface MetricSources {
   running(): number;
   pool(): ReturnType<Pool['stats']>;
   auditPending(): number;
+  auditUnsealed(): { entries: number; oldestMs: number };
 }
 
 export interface FinishedRequest {
@@ -143,7 +144,8 @@ function kindOf(survivors: readonly number[] | null): string {
   return survivors.length === 0 ? 'none' : 'some';
 }
 
-function addGauges(registers: Registry[], { version, nativeCrypto, running, pool, auditPending }: MetricSources): void {
+function addGauges(registers: Registry[], sources: MetricSources): void {
+  const { version, nativeCrypto, running, pool, auditPending, auditUnsealed } = sources;
   const gauge = (name: string, help: string, read: () => number): void => {
     new Gauge({
       name: `sallyport_${name}`,
@@ -165,6 +167,16 @@ function addGauges(registers: Registry[], { version, nativeCrypto, running, pool
     () => pool().tunnels,
   );
   gauge('audit_pending', 'Audit rows that are not durable yet.', auditPending);
+  gauge(
+    'audit_unsealed',
+    'Audit entries of all replicas that are not sealed yet, as this one saw them last.',
+    () => auditUnsealed().entries,
+  );
+  gauge(
+    'audit_unsealed_age_seconds',
+    'How long the oldest of them has waited; above 5 nobody seals.',
+    () => auditUnsealed().oldestMs / 1000,
+  );
   new Gauge({
     name: 'sallyport_build_info',
     help: 'Always 1. ssh_crypto: native, or javascript, which is several times slower.',

@@ -242,6 +242,7 @@ export function fakeMetrics(): Metrics {
     running: () => 0,
     pool: () => ({ sessions: 0, leases: 0, openings: 0, waiting: 0, tunnels: 0 }),
     auditPending: () => 0,
+    auditUnsealed: () => ({ entries: 0, oldestMs: 0 }),
   });
 }
 

@@ -139,6 +139,7 @@ describe('metrics', () => {
       running: () => 1,
       pool: () => ({ sessions, leases: 4, openings: 5, waiting: 6, tunnels: 7 }),
       auditPending: () => 8,
+      auditUnsealed: () => ({ entries: 9, oldestMs: 1_500 }),
     });
     const gateway = await fakeGateway({ metrics });
     expect(await samples(gateway)).toMatchObject({
@@ -149,6 +150,8 @@ describe('metrics', () => {
       pool_waiting: 6,
       tunnels: 7,
       audit_pending: 8,
+      audit_unsealed: 9,
+      audit_unsealed_age_seconds: 1.5,
       'build_info{version="1.2.3",ssh_crypto="javascript"}': 1,
     });
     sessions = 9;
