@@ -16,6 +16,7 @@ const SERVER_VERBS: Readonly<Record<string, ServerVerb>> = {
   },
   migrate: { description: 'bring the database to this version', run: migrate },
   lab: { description: 'start the EC2 look-alike alone', run: lab },
+  audit: { description: 'verify, export, prune the evidence (on the database itself)', run: audit },
 };
 
 async function serve(args: string[]): Promise<number> {
@@ -87,6 +88,12 @@ ${running.instances.map(({ id, osUser }) => `${id}  ${osUser}`).join('\n')}
 `);
   await untilStopped(() => running.stop());
   return 0;
+}
+
+async function audit(args: string[]): Promise<number> {
+  const { runAudit } = await import('./evidence.ts');
+  const { env, stdin, stdout, stderr } = process;
+  return await runAudit(args, { env, stdin, stdout, stderr });
 }
 
 async function settings(env: Env, needs: { needsSigningKey?: boolean } = {}) {

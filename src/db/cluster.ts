@@ -37,13 +37,21 @@ export async function preparePlace(
   options: Pick<Place, 'binaries' | 'launcher' | 'dataDir' | 'durable' | 'log'>,
 ): Promise<Place> {
   const dataDir = resolve(options.dataDir);
-  const home = join(dataDir, `postgres-${MAJOR_VERSION}`);
+  const home = homeOf(dataDir);
   await mkdir(home, { recursive: true, mode: 0o700 });
   const runDir = await makeRunDir(home);
   await giveAway(options.launcher, [home, runDir]);
   // Another account passes through to its own folder, but may not list ours.
   if (options.launcher.user !== null) await chmod(dataDir, (await stat(dataDir)).mode | 0o011);
-  return { ...options, dataDir, home, cluster: join(home, 'data'), runDir };
+  return { ...options, dataDir, home, cluster: clusterFolder(dataDir), runDir };
+}
+
+function homeOf(dataDir: string): string {
+  return join(dataDir, `postgres-${MAJOR_VERSION}`);
+}
+
+export function clusterFolder(dataDir: string): string {
+  return join(homeOf(dataDir), 'data');
 }
 
 /** Folders that the server works in, when it runs as another account. */

@@ -81,15 +81,16 @@ export async function startEmbedded(options: EmbeddedOptions): Promise<Embedded>
     await createCluster(place);
     const server = await launchUnlocked(place, stopping.signal);
     const supervised = supervise(place, server, stopping.signal);
-    return { url: urlOf(place), stop: () => stop(place, stopping, supervised) };
+    return { url: urlOfSocket(place.runDir), stop: () => stop(place, stopping, supervised) };
   } catch (error) {
     await removeRunDir(place);
     throw error;
   }
 }
 
-function urlOf(place: Place): string {
-  return `postgresql://postgres@localhost/postgres?host=${encodeURIComponent(place.runDir)}&sslmode=disable`;
+/** Of the server whose socket is in `folder`. */
+export function urlOfSocket(folder: string): string {
+  return `postgresql://postgres@localhost/postgres?host=${encodeURIComponent(folder)}&sslmode=disable`;
 }
 
 async function stop(place: Place, stopping: AbortController, supervised: Promise<void>): Promise<void> {

@@ -34,7 +34,7 @@ const RANKS: readonly (readonly string[])[] = [
   ['fleet/'],
   ['db/', 'client/'],
   ['http/', 'cli/', 'console/'],
-  ['config.ts', 'log.ts', 'serve.ts', 'demo.ts', 'main.ts'],
+  ['config.ts', 'log.ts', 'serve.ts', 'demo.ts', 'evidence.ts', 'main.ts'],
 ];
 /** These fill ports: from ranks above 1 they take types only. */
 const ADAPTERS = ['db/', 'client/'];
