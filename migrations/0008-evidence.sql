@@ -116,7 +116,8 @@ returns table (activities bigint, entries bigint) language plpgsql as $$
 begin
   if not exists (
     select from audit_checkpoints c join audit_seals s using (org_id, position, hash)
-    where c.org_id = p_org and c.position = p_position
+    -- The first position starts a chain without a checkpoint, and with its entry.
+    where c.org_id = p_org and c.position = p_position and c.position > 1
   ) then
     raise exception 'org % has no checkpoint at position %', p_org, p_position using errcode = 'restrict_violation';
   end if;

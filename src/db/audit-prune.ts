@@ -40,7 +40,7 @@ with last as (
 )
 select (
     select max(c.position) from audit_checkpoints c join audit_seals s using (org_id, position, hash)
-    where c.org_id = $1 and c.position > (select min(position) from audit_seals where org_id = $1 and position > 1)
+    where c.org_id = $1 and c.position > (select min(position) from audit_seals where org_id = $1)
       and c.position < coalesce((select position from kept), 9223372036854775807)
   ) as position,
   (select count(*)::int from activity_logs where org_id = $1 and finished_at < $2) as old_rows,

@@ -332,9 +332,12 @@ function homeOf({ entry }: Suspect, suspects: readonly Suspect[]): number | null
   const stored = new Set(suspects.map((suspect) => suspect.stored));
   // Also what should have been stored before it.
   const computed = suspects.map((suspect) => chainHash(suspect.previous, suspect.entry));
-  for (const { position, previous } of suspects) {
-    for (const before of [previous, ...stored, ...computed])
-      if (stored.has(chainHash(before, { ...entry, position }))) return position;
+  for (const { position, previous, entry: there } of suspects) {
+    // Rows may have changed their ids, or the rest of what they say.
+    for (const entryId of new Set([entry.entryId, there.entryId])) {
+      const moved = { ...entry, position, entryId };
+      if ([previous, ...stored, ...computed].some((before) => stored.has(chainHash(before, moved)))) return position;
+    }
   }
   return null;
 }
