@@ -1,5 +1,5 @@
-import { randomBytes } from 'node:crypto';
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { randomBytes, randomUUID } from 'node:crypto';
+import { copyFile, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -8,6 +8,7 @@ import { afterAll, beforeEach, expect, inject, test } from 'vitest';
 import { openDatabase } from '../../src/db/database.ts';
 import { migrateDatabase } from '../../src/db/migrate.ts';
 import { databaseUrl, silent } from '../support/database-url.ts';
+import { verifyAs } from '../support/evidence.ts';
 import { failOnLeaks } from '../support/leaks.ts';
 import { execOf, exited, seed, workspaceOf } from './facts.ts';
 
@@ -93,6 +94,24 @@ test('a file that fails leaves nothing of itself, and keeps what ran before it',
 
 test('the files of this repository apply to an empty database', async () => {
   expect(await migrateDatabase({ url, log: silent })).toEqual((await readdir(REAL)).sort());
+});
+
+test('a database in use gets evidence from now on: what runs is finished with an entry, what ended before is counted', async () => {
+  const earlier = (await readdir(REAL)).filter((name) => name < '0008');
+  for (const name of ['0001-a.sql', '0002-b.sql']) await rm(join(folder, name));
+  for (const name of earlier) await copyFile(join(REAL, name), join(folder, name));
+  await migrate();
+  const [running, done] = [randomUUID(), randomUUID()];
+  await on(
+    url,
+    `insert into activity_logs (id, org_id, activity_type, method, summary, actor, request_id, replica, status, finished_at)
+     values ('${running}', 'acme', 'x', 'x', 'x', 'x', 'r', 'test', 'running', null),
+            ('${done}', 'acme', 'x', 'x', 'x', 'x', 'r', 'test', 'ok', now())`,
+  );
+  expect(await migrateDatabase({ url, log: silent })).toContain('0008-evidence.sql');
+  expect(await verifyAs(url, null)).toMatchObject({ before_evidence: 2, findings: [], sealed: null });
+  await on(url, `update activity_logs set status = 'ok', finished_at = now() where id = '${running}'`);
+  expect(await verifyAs(url, null)).toMatchObject({ before_evidence: 1, activities_checked: 1, findings: [] });
 });
 
 test('a weaker role serves what a stronger one migrated: it can neither delete audit rows nor make tables', async () => {

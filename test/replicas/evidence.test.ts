@@ -51,3 +51,16 @@ it('what both write is sealed within 5 s, also after one was killed, and the cha
   expect(text).toMatch(/^sallyport_audit_unsealed \d+$/m);
   expect(text).toMatch(/^sallyport_audit_unsealed_age_seconds 0$/m);
 }, 90_000);
+
+it('a gateway that stops seals and signs what it has written, and says so in its log', async () => {
+  const one = await replicas.start();
+  await one.exec({ cmd: ['true'] });
+  one.child.kill('SIGTERM');
+  await waitUntil('it has stopped', () => one.child.exitCode !== null, 15_000);
+  const [end] = await replicas.sql(
+    `select max(s.position)::int as position, max(c.position)::int as signed
+     from audit_seals s left join audit_checkpoints c using (org_id, position) where s.org_id = 'org-1'`,
+  );
+  expect(end?.signed).toBe(end?.position);
+  expect(one.log()).toMatch(new RegExp(`"org":"org-1","position":${end?.position},.*"msg":"audit checkpoint"`));
+}, 60_000);
