@@ -29,9 +29,9 @@ import { type OrgReport, orgsWithAudit, verifyOrg } from './db/audit-verify.ts';
 import { IDEMPOTENCY_LIFE_S } from './limits.ts';
 import { createLog } from './log.ts';
 
-export const EXIT = { right: 0, wrong: 1, usage: 2, unchecked: 3 } as const;
+const EXIT = { right: 0, wrong: 1, usage: 2, unchecked: 3 } as const;
 
-export const AUDIT_USAGE = `usage:
+const AUDIT_USAGE = `usage:
   sallyport audit verify [--org ID] [--public-key FILE]... [--checkpoint FILE|LINE|-] [--json]
   sallyport audit export --org ID [--format ndjson|csv] [--since TIME] [--until TIME]
   sallyport audit prune --org ID|--all --before TIME [--public-key FILE]... [--json]

@@ -66,8 +66,8 @@ interface SealRow {
   checkpoint_signature: string;
 }
 
-/** One more than sealed once is not possible: entry_id is unique. */
-export const SEALED = `
+/** A chain with its entries and checkpoints, where they are there. */
+const SEALED = `
 select s.position, encode(s.hash, 'hex') as hash, s.activity_id as sealed_activity, s.entry_id,
   e.id, e.org_id, e.activity_id, e.kind, ${utcText('e.at')} as at, e.body,
   encode(c.hash, 'hex') as checkpoint_hash, ${utcText('c.at')} as checkpoint_at, c.kid as checkpoint_kid,
