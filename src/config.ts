@@ -2,7 +2,7 @@
  * The environment, read once → Config; refuses to start with the full list of what is wrong.
  *
  * Every problem is one sentence that names its variable; values of secrets are in none. Reads the files that variables
- * name (TLS, signing key, SSH key), creates nothing, connects to nothing. `AWS_*` belong to the SDK.
+ * name (TLS, signing key, SSH key), creates nothing, connects to nothing. `AWS_*` and most of `OTEL_*` belong to their SDKs.
  *
  * Decisions:
  * - A variable that is set but empty is refused: `SALLYPORT_ORG_ID=$ORG` with no ORG must not serve every org.
@@ -68,6 +68,8 @@ export interface Config {
   logLevel: (typeof LOG_LEVELS)[number];
   /** Null: metrics are served beside everything else; 0: any free port. */
   metricsPort: number | null;
+  /** Null: nobody is sent traces. `variable`: the one that names the receiver. */
+  traces: { variable: string } | null;
   /** For development: used in place of the endpoint's own address. */
   labTunnelUrl: string | null;
   /** Null: the driver ssh is off. `knownHosts`: absolute path. `loopback`: whether this machine may be dialled. */
@@ -93,7 +95,7 @@ export class ConfigError extends Error {
 
 /** Throws ConfigError. `needsSigningKey` false: for verbs that touch the database but issue and verify no tokens. */
 export function readConfig(env: NodeJS.ProcessEnv, { needsSigningKey = true } = {}): Config {
-  const settings = createSettings(env);
+  const settings = createSettings(withoutEmpty(env, 'OTEL_'));
   const config = {
     ...readDatabase(settings),
     ...readListening(settings),
@@ -118,6 +120,7 @@ export function readConfig(env: NodeJS.ProcessEnv, { needsSigningKey = true } = 
     },
     logLevel: settings.read('SALLYPORT_LOG_LEVEL', oneOf(LOG_LEVELS)) ?? 'info',
     metricsPort: settings.read('SALLYPORT_METRICS_PORT', PORT),
+    traces: readTraces(settings),
     labTunnelUrl: settings.read('SALLYPORT_LAB_TUNNEL_URL', LAB_URL),
     ssh: readSsh(settings),
     docker: readDocker(settings),
@@ -288,6 +291,25 @@ function readAgent(settings: Settings): SshKey | null {
   return null;
 }
 
+/** OpenTelemetry's own variables; only those are read that decide whether and how its SDK is started, it reads the others. */
+function readTraces(settings: Settings): Config['traces'] {
+  const variables = ['OTEL_EXPORTER_OTLP_TRACES_ENDPOINT', 'OTEL_EXPORTER_OTLP_ENDPOINT'];
+  const variable = variables.find((name) => settings.isSet(name));
+  const isOff = settings.read('OTEL_SDK_DISABLED', ANY_TEXT)?.toLowerCase() === 'true';
+  if (variable === undefined || isOff || settings.read('OTEL_TRACES_EXPORTER', ANY_TEXT) === 'none') return null;
+  settings.read('OTEL_TRACES_EXPORTER', oneOf(['otlp', 'none']));
+  for (const name of variables) settings.read(name, HTTP_URL);
+  for (const name of ['OTEL_EXPORTER_OTLP_TRACES_PROTOCOL', 'OTEL_EXPORTER_OTLP_PROTOCOL']) {
+    settings.read(name, OTLP_PROTOCOL);
+  }
+  return { variable };
+}
+
+/** OpenTelemetry's specification: an empty variable counts as unset. */
+function withoutEmpty(env: NodeJS.ProcessEnv, prefix: string): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(env).filter(([name, text]) => text !== '' || !name.startsWith(prefix)));
+}
+
 /** The engine's own variable, asked for only where the driver is on: a person's other tools may set it. */
 function readDocker(settings: Settings): Config['docker'] {
   if (!isOn(settings, 'SALLYPORT_DOCKER')) return null;
@@ -361,6 +383,16 @@ const POSTGRES_URL: Kind<string> = {
 const LAB_URL: Kind<string> = {
   expected: 'ws:// with 127.0.0.1 or [::1] and a port: the lab is on this machine',
   parse: (text) => (/^ws:\/\/(?:127\.0\.0\.1|\[::1\]):\d+\/?$/.test(text) && URL.canParse(text) ? text : null),
+};
+const HTTP_URL: Kind<string> = {
+  expected: 'an http:// or https:// URL',
+  parse: (text) => (/^https?:\/\/./.test(text) && URL.canParse(text) ? text : null),
+  isSecret: true, // may hold a password
+};
+/** A receiver on the port of HTTP takes both of its encodings; ours is JSON. */
+const OTLP_PROTOCOL: Kind<string> = {
+  expected: 'http/json or http/protobuf: traces are sent over HTTP',
+  parse: (text) => (text === 'http/json' || text === 'http/protobuf' ? text : null),
 };
 const UNIX_SOCKET: Kind<string> = {
   expected: 'unix:// and the absolute path of a socket: an engine of another machine is not supported',

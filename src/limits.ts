@@ -151,6 +151,8 @@ export const ISSUER_ANSWER_MAX_MS = 5_000;
 export const ISSUER_ANSWER_MAX_BYTES = 256 * 1024;
 /** Refusals after authentication become rows, at most this many per actor and minute; the rest is counted in a log line. */
 export const REFUSED_ROWS_PER_MINUTE = 60;
+/** Steps of the way in one audit row, the last ones: a dozen, and more only where attempts were repeated. */
+export const TOOL_TRACE_STEPS_MAX = 48;
 /** Audit summaries, in characters (not bytes: half a character is no valid text). */
 export const SUMMARY_MAX_CHARS = 200;
 
@@ -158,6 +160,10 @@ export const SUMMARY_MAX_CHARS = 200;
 export const DRAIN_GRACE_MS = 15_000;
 /** Stopping: how long rows may take to become durable. */
 export const FLUSH_MAX_MS = 5_000;
+/** Stopping: how long the receiver of traces may take for the last spans. */
+export const TRACES_FLUSH_MAX_MS = 2_000;
+/** A receiver of traces that is gone is one line so often. */
+export const TRACES_WARN_EVERY_MS = 60_000;
 /** /readyz: how long the database may take to answer. */
 export const READY_CHECK_MS = 2_000;
 

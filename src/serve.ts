@@ -47,6 +47,7 @@ import {
 } from './limits.ts';
 import { createPool, type Pool } from './sessions/pool.ts';
 import type { Driver } from './sessions/session.ts';
+import { startTelemetry } from './telemetry.ts';
 import type { DriverName } from './workspace.ts';
 
 export interface Gateway {
@@ -74,6 +75,8 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
   mkdirSync(config.dataDir, { recursive: true, mode: 0o700 });
   const signingKey = await loadSigningKey(config.signingKey ?? (await keptSigningKey(config.dataDir)));
   const replica = `${hostname()}-${process.pid}-${randomUUID().slice(0, 8)}`;
+  const version = readVersion();
+  const telemetry = await startTelemetry(config.traces, { version, replica, log });
   const database = await openDatabase({
     url: config.databaseUrl,
     migrateUrl: config.migrateDatabaseUrl,
@@ -88,7 +91,6 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
   const running = createRunningExecs();
   let draining = false;
 
-  const version = readVersion();
   const metrics = createMetrics({
     version,
     nativeCrypto: hasNativeCrypto(),
@@ -117,6 +119,7 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
     ready: () => readiness({ database, signingKey, draining }),
     draining: () => draining,
     metrics,
+    tracer: telemetry.tracer,
     version,
     servesMetrics: config.metricsPort === null,
     log,
@@ -134,7 +137,7 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
       draining = true;
       await drain(running, graceMs, hasten.signal);
       await server.close(1000);
-      await database.audit.flush(AbortSignal.timeout(FLUSH_MAX_MS));
+      await Promise.all([database.audit.flush(AbortSignal.timeout(FLUSH_MAX_MS)), telemetry.stop()]);
       await others.stop();
       pool.close();
       aws.close();
@@ -157,6 +160,7 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
   } catch (error) {
     await others.stop();
     pool.close();
+    await telemetry.stop();
     await database.close();
     throw error;
   }

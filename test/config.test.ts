@@ -65,6 +65,7 @@ describe('without any setting', () => {
       },
       logLevel: 'info',
       metricsPort: null,
+      traces: null,
       labTunnelUrl: null,
       ssh: null,
       docker: null,
@@ -114,6 +115,7 @@ test('every setting is read', () => {
     DOCKER_HOST: 'unix:///run/engine.sock',
     SALLYPORT_LOCAL_DRIVER: 'on',
     SALLYPORT_SSH_CHANNEL_AHEAD: 'off',
+    OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:4318',
   });
   expect(config).toEqual({
     databaseUrl: DATABASE_URL,
@@ -151,6 +153,7 @@ test('every setting is read', () => {
     },
     logLevel: 'warn',
     metricsPort: 9100,
+    traces: { variable: 'OTEL_EXPORTER_OTLP_ENDPOINT' },
     labTunnelUrl: 'ws://127.0.0.1:9999',
     ssh: { key: { pem: SSH_KEY }, knownHosts: KNOWN_HOSTS_FILE, loopback: true },
     docker: { socketPath: '/run/engine.sock' },
@@ -458,5 +461,41 @@ describe('a variable of ours that nobody reads', () => {
 
   test('is none of those of the command line', () => {
     expect(readConfig({ SALLYPORT_URL: 'http://127.0.0.1:1', SALLYPORT_TOKEN: 'x' }).warnings).toEqual([]);
+  });
+});
+
+describe('traces', () => {
+  const ENDPOINT = { OTEL_EXPORTER_OTLP_ENDPOINT: 'https://collector:4318' };
+
+  test.each([
+    ['nothing is set', {}],
+    ['the endpoint is empty', { OTEL_EXPORTER_OTLP_ENDPOINT: '' }],
+    ['the SDK is disabled', { ...ENDPOINT, OTEL_SDK_DISABLED: 'TRUE' }],
+    ['the exporter is none', { ...ENDPOINT, OTEL_TRACES_EXPORTER: 'none' }],
+    ['another exporter is named and no endpoint', { OTEL_TRACES_EXPORTER: 'console' }],
+  ])('are sent to nobody when %s', (_what, env) => {
+    expect(readConfig(env).traces).toBeNull();
+  });
+
+  test('are sent where either endpoint says, theirs before the common one', () => {
+    const theirs = { OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: 'http://127.0.0.1:4318/v1/traces' };
+    expect(readConfig(theirs).traces).toEqual({ variable: 'OTEL_EXPORTER_OTLP_TRACES_ENDPOINT' });
+    const set = { ...ENDPOINT, OTEL_SDK_DISABLED: 'false', OTEL_TRACES_EXPORTER: 'otlp', OTEL_SERVICE_NAME: '' };
+    expect(readConfig(set).traces).toEqual({ variable: 'OTEL_EXPORTER_OTLP_ENDPOINT' });
+    expect(readConfig({ ...set, ...theirs }).traces).toEqual({ variable: 'OTEL_EXPORTER_OTLP_TRACES_ENDPOINT' });
+  });
+
+  test.each([
+    [
+      { OTEL_EXPORTER_OTLP_ENDPOINT: 'collector:4318' },
+      'OTEL_EXPORTER_OTLP_ENDPOINT must be an http:// or https:// URL.',
+    ],
+    [{ ...ENDPOINT, OTEL_TRACES_EXPORTER: 'zipkin' }, 'OTEL_TRACES_EXPORTER must be otlp or none, not "zipkin".'],
+    [
+      { ...ENDPOINT, OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' },
+      'OTEL_EXPORTER_OTLP_PROTOCOL must be http/json or http/protobuf: traces are sent over HTTP, not "grpc".',
+    ],
+  ])('%j stops the start', (env, problem) => {
+    expect(problems(env)).toEqual([problem]);
   });
 });

@@ -6,10 +6,14 @@ import { describe, expect, test } from 'vitest';
 import { checkLayout, nameProblems, type Tree } from './support/layout.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const manifest: { dependencies: object; optionalDependencies: object } = JSON.parse(
+const manifest: { dependencies: object; optionalDependencies: object; peerDependencies: object } = JSON.parse(
   readFileSync(join(root, 'package.json'), 'utf8'),
 );
-const dependencies = Object.keys({ ...manifest.dependencies, ...manifest.optionalDependencies });
+const dependencies = Object.keys({
+  ...manifest.dependencies,
+  ...manifest.optionalDependencies,
+  ...manifest.peerDependencies,
+});
 
 function filesBelow(folder: string): string[] {
   return readdirSync(join(root, folder), { recursive: true, withFileTypes: true })

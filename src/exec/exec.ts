@@ -12,12 +12,14 @@ import { ANSWER_KEPT_MAX_MS } from '../limits.ts';
 import type { Outcome } from '../outcome.ts';
 import type { Pool } from '../sessions/pool.ts';
 import type { Lease, Process, ProcessMarker, Survivors } from '../sessions/session.ts';
+import type { RecordedSpan } from '../span.ts';
 import type { Workspace } from '../workspace.ts';
 import type { Command } from './command.ts';
 import { auditFacts, endWithout } from './end.ts';
 import type { ExecEnd, ExecEvent } from './frame.ts';
 import { reapForRow, reapOnce } from './reap.ts';
 import { run } from './run.ts';
+import { Way } from './way.ts';
 
 export interface ExecRun {
   execId: string;
@@ -33,6 +35,8 @@ export interface ExecRun {
   answerOf?: (end: ExecEnd) => Omit<GivenAnswer, 'execId'>;
   /** Told once, when the row is closed and durable: nothing of this exec is left to do. */
   onSettled: (outcome: Outcome) => void;
+  /** The request's; absent or null: nobody records it. */
+  span?: RecordedSpan | null;
 }
 
 /** Never throws; to be iterated to its end. */
@@ -42,17 +46,18 @@ export function createExec({ pool }: { pool: Pool }): RunExec {
   return async function* execute(exec) {
     const startedAtMs = performance.now();
     const { signal } = exec;
-    const entry = exec.entry();
+    const way = new Way(exec, startedAtMs);
+    const entry = way.watch('audit.open', exec.entry);
     let wasAsked = false;
     const sending = (): void => {
       wasAsked = true;
     };
     let started: { process: Process; lease: Lease };
     try {
-      started = await start(pool, exec, { entry, sending });
+      started = await start(pool, exec, { entry, sending, way });
     } catch (reason) {
       const end = endWithout(exec, { durationMs: performance.now() - startedAtMs, reason });
-      await toldAfter(exec, closeRow(pool, exec, { entry, end, wasAsked }));
+      await toldAfter(exec, closeRow(pool, exec, { entry, end, wasAsked, way }));
       yield end;
       return;
     }
@@ -70,7 +75,7 @@ export function createExec({ pool }: { pool: Pool }): RunExec {
       if (exec.answerOf === undefined) await new Promise(setImmediate);
       process.release();
       lease.release();
-      await closeRow(pool, exec, { entry, end, wasAsked, marker: process.marker });
+      await closeRow(pool, exec, { entry, end, wasAsked, way, marker: process.marker });
     });
     yield* events;
     const end = await ended;
@@ -91,7 +96,7 @@ async function toldAfter(exec: ExecRun, closed: Promise<void>): Promise<void> {
 async function start(
   pool: Pool,
   exec: ExecRun,
-  { entry, sending }: { entry: Promise<OpenEntry>; sending: () => void },
+  { entry, sending, way }: { entry: Promise<OpenEntry>; sending: () => void; way: Way },
 ): Promise<{ process: Process; lease: Lease }> {
   const { workspace, command, signal } = exec;
   const deadlineMs = performance.now() + command.connectTimeoutS * 1000;
@@ -103,9 +108,11 @@ async function start(
   if (signal.aborted) onAbort();
   try {
     for (;;) {
-      const lease = await takeLease(pool, workspace, { entry, signal, timeoutMs: deadlineMs - performance.now() });
+      const timeoutMs = deadlineMs - performance.now();
+      const lease = await takeLease(pool, workspace, { entry, signal, timeoutMs, way });
       try {
-        const process = await lease.session.start(
+        const process = await way.start(
+          lease,
           { ...command, execId: exec.execId, fixedPath: exec.fixedPath },
           { signal: budget.signal, committed: entry, sending },
         );
@@ -125,12 +132,12 @@ async function start(
 async function takeLease(
   pool: Pool,
   workspace: Workspace,
-  { entry, signal, timeoutMs }: { entry: Promise<OpenEntry>; signal: AbortSignal; timeoutMs: number },
+  { entry, signal, timeoutMs, way }: { entry: Promise<OpenEntry>; signal: AbortSignal; timeoutMs: number; way: Way },
 ): Promise<Lease> {
   const open = pool.leaseOpen(workspace);
   if (open !== null) return open;
   await entry;
-  return await pool.lease(workspace, { signal, timeoutMs });
+  return await way.watch('session.wait', () => pool.lease(workspace, { signal, timeoutMs, joined: way.joined }));
 }
 
 /** The session said that the request never left: another session may take it. */
@@ -151,15 +158,16 @@ function noAnswer(timeoutS: number): SallyportError {
 async function closeRow(
   pool: Pool,
   exec: ExecRun,
-  how: { entry: Promise<OpenEntry>; end: ExecEnd; wasAsked: boolean; marker?: ProcessMarker },
+  how: { entry: Promise<OpenEntry>; end: ExecEnd; wasAsked: boolean; way: Way; marker?: ProcessMarker },
 ): Promise<void> {
-  const { end, wasAsked, marker = { execId: exec.execId, session: null } } = how;
+  const { end, wasAsked, way, marker = { execId: exec.execId, session: null } } = how;
+  const toolTrace = way.end(end);
   try {
     const entry = await how.entry;
     const reaping = end.outcome === 'connection_lost' ? await reapForRow(pool, exec.workspace, marker) : {};
     // Without an answer the key of the request is free again.
     const answer = wasAsked ? exec.answerOf?.(end) : undefined;
-    await entry.close({ ...auditFacts(end, reaping), ...(answer === undefined ? {} : { answer }) });
+    await entry.close({ ...auditFacts(end, reaping), toolTrace, ...(answer === undefined ? {} : { answer }) });
   } catch {
     // The row was never opened: the caller has been told audit_unavailable.
   } finally {

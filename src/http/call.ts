@@ -9,10 +9,15 @@ import type { Caller, CommandRule } from '../access/access.ts';
 import type { ErrorCode } from '../errors.ts';
 import type { Command } from '../exec/command.ts';
 import type { Outcome } from '../outcome.ts';
+import type { RecordedSpan } from '../span.ts';
 import type { Workspace } from '../workspace.ts';
 
 export interface Call {
   readonly requestId: string;
+  /** Null: nobody records this request. */
+  span: RecordedSpan | null;
+  /** That of the span, else the caller's; null: there is none. */
+  traceId: string | null;
   /** `activity_type` of the rows that this request may cause. */
   activity: string;
   caller: Caller | null;
@@ -40,6 +45,8 @@ export interface Call {
 export function newCall(requestId: string): Call {
   return {
     requestId,
+    span: null,
+    traceId: null,
     activity: 'request',
     caller: null,
     orgId: null,

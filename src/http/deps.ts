@@ -1,4 +1,5 @@
 /** What the HTTP edge needs from the rest of the gateway, given once by the program. */
+import type { Tracer } from '@opentelemetry/api';
 import type { Logger } from 'pino';
 import type { Directory, Registry, TokenStore } from '../access/access.ts';
 import type { HashBody } from '../access/body-hash.ts';
@@ -43,6 +44,8 @@ export interface HttpDeps {
   ready(): Promise<{ ok: boolean; reasons: string[] }>;
   draining(): boolean;
   metrics: Metrics;
+  /** Who records traces, if anybody does. */
+  tracer: Tracer;
   /** Of this program. */
   version: string;
   /** Whether metrics are served here, beside everything else. */

@@ -14,6 +14,7 @@ import type { ExecRequestFacts, GivenAnswer, OpenEntry } from '../audit.ts';
 import { SallyportError } from '../errors.ts';
 import { EndCause } from '../exec/cause.ts';
 import type { ExecEnd, ExecEvent, StreamName } from '../exec/frame.ts';
+import { watched } from '../span.ts';
 import { execCall, workspaceCall } from './call.ts';
 import type { HttpDeps } from './deps.ts';
 import { createLineWriter, frameLine } from './ndjson.ts';
@@ -77,6 +78,7 @@ export function createExecRoute(deps: HttpDeps, heartbeatMs: number): RequestHan
         ...(once === null ? {} : { answerOf: (end) => keptAnswer(end, res, streams) }),
         signal: ending.signal,
         onSettled: ended,
+        span: call.span,
       });
       for await (const event of events) {
         if (event.kind === 'end') {
@@ -97,9 +99,10 @@ async function openOnce(
   { audit, hashBody }: HttpDeps,
   res: Response,
 ): Promise<{ entry: OpenEntry } | { answer: GivenAnswer } | null> {
-  const { idempotencyKey: key, body, execId } = execCall(res);
+  const { idempotencyKey: key, body, execId, span } = execCall(res);
   if (key === null || execId === null) return null;
-  return await audit.openOnce(factsOf(res, execId), { key, bodyHash: hashBody(body) });
+  const once = { key, bodyHash: hashBody(body) };
+  return await watched(span, 'audit.open', () => audit.openOnce(factsOf(res, execId), once));
 }
 
 /** `dry_run`: the gates have decided; nothing is written, counted or dialled. */

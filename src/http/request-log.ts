@@ -1,16 +1,14 @@
 /**
  * One log line and one count per finished request; nothing of its headers, body, argv or output.
  *
- * A caller who hangs up finishes the request as well. Trace ids of others are taken over (W3C Trace Context) so that a
- * line can be found from the caller's side; no spans are made and nothing is passed on.
+ * A caller who hangs up finishes the request as well. `trace_id` is that of the caller (W3C Trace Context), so that a line
+ * can be found from their side, or of the span that was recorded here (request-span.ts).
  */
 import type { Request, RequestHandler, Response } from 'express';
 import { callOf } from './call.ts';
 import type { HttpDeps } from './deps.ts';
+import { isProbe } from './probes.ts';
 import { methodOf } from './refusal.ts';
-
-/** Asked every few seconds by machines: their lines would drown the rest. */
-const PROBES: ReadonlySet<string> = new Set(['/healthz', '/readyz', '/metrics']);
 
 export function createRequestLog({ log, metrics }: Pick<HttpDeps, 'log' | 'metrics'>): RequestHandler {
   return (req, res, next) => {
@@ -21,7 +19,7 @@ export function createRequestLog({ log, metrics }: Pick<HttpDeps, 'log' | 'metri
       isSent = !req.socket.destroyed;
     });
     res.once('close', () => {
-      const level = PROBES.has(req.route?.path) ? 'debug' : 'info';
+      const level = isProbe(req.route?.path) ? 'debug' : 'info';
       const facts = factsOf(req, res, performance.now() - fromMs);
       log[level](isSent ? facts : { ...facts, cut_off: true }, 'request');
       const { code, outcome, execId, workspace } = callOf(res);
@@ -37,10 +35,10 @@ export function createRequestLog({ log, metrics }: Pick<HttpDeps, 'log' | 'metri
 }
 
 function factsOf(req: Request, res: Response, durationMs: number): Record<string, unknown> {
-  const { requestId, caller, orgId, workspace, execId, code, outcome, unrecorded } = callOf(res);
+  const { requestId, traceId, caller, orgId, workspace, execId, code, outcome, unrecorded } = callOf(res);
   return {
     request_id: requestId,
-    trace_id: traceIdOf(req.get('traceparent')),
+    trace_id: traceId ?? undefined,
     method: req.method,
     route: req.route?.path ?? null,
     status: statusOf(res),
@@ -57,12 +55,4 @@ function factsOf(req: Request, res: Response, durationMs: number): Record<string
 /** Null: the caller had gone before there was one. */
 function statusOf(res: Response): number | null {
   return res.headersSent ? res.statusCode : null;
-}
-
-/** The trace id of a `traceparent` that is valid; later versions may have more behind. Source: W3C Trace Context, 3.2. */
-export function traceIdOf(header: string | undefined): string | undefined {
-  const match = /^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?$/.exec(header ?? '');
-  const [, version, traceId, parentId, rest] = match ?? [];
-  if (version === 'ff' || (version === '00' && rest !== undefined)) return undefined;
-  return /^0+$/.test(traceId ?? '0') || /^0+$/.test(parentId ?? '0') ? undefined : traceId;
 }

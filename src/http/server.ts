@@ -26,6 +26,7 @@ import { createMetricsRoute } from './health-route.ts';
 import { problemBody } from './problem.ts';
 import { createErrorHandler, unknownRoute } from './refusal.ts';
 import { createRequestLog } from './request-log.ts';
+import { createRequestSpan } from './request-span.ts';
 import { addRoutes } from './router.ts';
 
 export type { HttpDeps } from './deps.ts';
@@ -70,6 +71,7 @@ function bareApp(deps: HttpDeps, answerStallMs: number): Express {
   app.enable('case sensitive routing');
   app.disable('x-powered-by');
   app.use(openCall);
+  app.use(createRequestSpan(deps));
   app.use(createRequestLog(deps));
   app.use(limitStall(answerStallMs));
   return app;

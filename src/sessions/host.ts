@@ -38,8 +38,17 @@ interface Opening {
   giveBack(): void;
 }
 
+/** How long somebody waits for a lease. */
+export interface Waiting {
+  signal: AbortSignal;
+  timeoutMs: number;
+  /** Told of each opening that is waited for, also one that had begun for others; its steps go on being written. */
+  joined?: (trace: ConnectTrace) => void;
+}
+
 interface Waiter {
   workspace: Workspace;
+  joined: Waiting['joined'];
   opening: Opening | null;
   serve(lease: Lease): void;
   fail(error: unknown): void;
@@ -73,7 +82,7 @@ export class Host {
     return null;
   }
 
-  lease(workspace: Workspace, { signal, timeoutMs }: { signal: AbortSignal; timeoutMs: number }): Promise<Lease> {
+  lease(workspace: Workspace, { signal, timeoutMs, joined }: Waiting): Promise<Lease> {
     return new Promise((resolve, reject) => {
       if (signal.aborted) return reject(signal.reason);
       const settle = (finish: () => void): void => {
@@ -83,6 +92,7 @@ export class Host {
       };
       const waiter: Waiter = {
         workspace,
+        joined,
         opening: null,
         serve: (lease) => settle(() => resolve(lease)),
         fail: (error) => settle(() => reject(error)),
@@ -167,6 +177,7 @@ export class Host {
     if (opening === undefined) return;
     opening.waiters.add(waiter);
     waiter.opening = opening;
+    waiter.joined?.(opening.trace);
   }
 
   /** The most recently used session with a free place: rotating over many cost a fifth of the speed. */

@@ -7,7 +7,7 @@ import { SallyportError } from '../errors.ts';
 import { SESSION_HOLD_MIN_MS, SESSION_IDLE_MS, SESSION_MAX_AGE_MS, TUNNELS_PER_ENDPOINT } from '../limits.ts';
 import type { DriverName, Workspace } from '../workspace.ts';
 import { createBudget, noPlace } from './budget.ts';
-import { Host } from './host.ts';
+import { Host, type Waiting } from './host.ts';
 import type { Driver, Lease, Opening, ProbeEnd, Session } from './session.ts';
 
 export interface Pool {
@@ -17,7 +17,7 @@ export interface Pool {
    * A place on a session, opened if need be. Rejects with the reason of `signal`, with the named error of the opening,
    * or after `timeoutMs` with the error that was being retried, else `connect_timeout` naming the step that hung.
    */
-  lease(workspace: Workspace, wait: { signal: AbortSignal; timeoutMs: number }): Promise<Lease>;
+  lease(workspace: Workspace, wait: Waiting): Promise<Lease>;
   /**
    * A connection of its own for a diagnosis: shares no session with execs, but takes its place in the same budget. See
    * Driver.probe; the caller closes the session.

@@ -4,7 +4,7 @@
  * Steps may overlap (the key push runs beside the tunnel). When a deadline ends an opening, the trace says which step
  * was open and which named error was being retried.
  */
-import { type SallyportError, STEPS, type Step } from '../errors.ts';
+import { type ErrorCode, SallyportError, STEPS, type Step } from '../errors.ts';
 
 export interface TraceStep {
   name: Step;
@@ -13,6 +13,8 @@ export interface TraceStep {
   startedAtMs: number;
   durationMs: number | null;
   error?: string;
+  /** Of an error that had one. */
+  code?: ErrorCode;
   /** What was tried: ids and addresses for diagnose, never shown to callers of exec. */
   detail?: string;
 }
@@ -35,6 +37,7 @@ export class ConnectTrace {
     } catch (error) {
       entry.ok = false;
       entry.error = error instanceof Error ? error.message : String(error);
+      if (error instanceof SallyportError) entry.code = error.code;
       throw error;
     } finally {
       entry.durationMs = performance.now() - entry.startedAtMs;

@@ -3,6 +3,7 @@
  * plays a script. Tokens, command rules and the registry of running execs are the real ones.
  */
 import { createHash } from 'node:crypto';
+import { trace as openTelemetry } from '@opentelemetry/api';
 import pino from 'pino';
 import type {
   Caller,
@@ -191,6 +192,7 @@ export async function fakeGateway(change: Partial<HttpDeps> = {}, pace: AppPace 
     ready: async () => ({ ok: true, reasons: [] }),
     draining: () => false,
     metrics: fakeMetrics(),
+    tracer: openTelemetry.getTracer('test'),
     version: '0.0.0',
     servesMetrics: true,
     log: pino({ level: 'info' }, { write: (line: string) => logged.push(JSON.parse(line)) }),

@@ -1,7 +1,6 @@
 import request from 'supertest';
 import { describe, expect, test } from 'vitest';
 import { SallyportError } from '../../src/errors.ts';
-import { traceIdOf } from '../../src/http/request-log.ts';
 import { createApp } from '../../src/http/server.ts';
 import { createLog } from '../../src/log.ts';
 import { waitUntil } from '../support/wait.ts';
@@ -139,24 +138,5 @@ describe('the request log', () => {
     await request(app).get('/activity').set('x-forwarded-for', Buffer.from('\u009b31mred').toString('latin1'));
     expect(lines.join('').trimEnd()).toMatch(/^[^\p{Cc}]*$/u);
     expect(lines).toHaveLength(1);
-  });
-});
-
-describe('a traceparent', () => {
-  test.each([
-    [TRACEPARENT, TRACE_ID],
-    [`cc-${TRACE_ID}-b7ad6b7169203331-01-what-comes-later`, TRACE_ID],
-    [`cc-${TRACE_ID}-b7ad6b7169203331-01`, TRACE_ID],
-    [`00-${TRACE_ID}-b7ad6b7169203331-01-more`, undefined],
-    [`ff-${TRACE_ID}-b7ad6b7169203331-01`, undefined],
-    [`00-${'0'.repeat(32)}-b7ad6b7169203331-01`, undefined],
-    [`00-${TRACE_ID}-${'0'.repeat(16)}-01`, undefined],
-    [`00-${TRACE_ID.toUpperCase()}-b7ad6b7169203331-01`, undefined],
-    [`00-${TRACE_ID}-b7ad6b7169203331`, undefined],
-    [`00-${TRACE_ID}\u009b-b7ad6b7169203331-01`, undefined],
-    ['', undefined],
-    [undefined, undefined],
-  ])('%j has the trace id %j', (header, expected) => {
-    expect(traceIdOf(header)).toBe(expected);
   });
 });

@@ -4,6 +4,7 @@ import { EXECS_PER_SESSION } from '../../src/limits.ts';
 import { deferred } from '../../src/sessions/deferred.ts';
 import { createPool, type Pool } from '../../src/sessions/pool.ts';
 import type { Driver, Lease, Opening, Session } from '../../src/sessions/session.ts';
+import type { ConnectTrace } from '../../src/sessions/trace.ts';
 import type { Workspace } from '../../src/workspace.ts';
 
 const workspace: Workspace = {
@@ -93,6 +94,28 @@ describe('pool', () => {
     const session = at(openings, 0).succeed();
     const leases = await Promise.all(waiting);
     expect(leases.every((one) => one.session === session)).toBe(true);
+  });
+
+  it('tells each who waits for an opening of it, also who came later; nobody who found a session open', async () => {
+    const { pool, openings } = setup();
+    const told: [string, ConnectTrace][] = [];
+    const waitAs = (who: string): Promise<Lease> => {
+      const joined = (trace: ConnectTrace): void => void told.push([who, trace]);
+      return pool.lease(workspace, { signal: new AbortController().signal, timeoutMs: 5000, joined });
+    };
+    const first = waitAs('first');
+    await turn();
+    const second = waitAs('second');
+    await turn();
+    const { trace } = at(openings, 0).call;
+    at(openings, 0).succeed();
+    await Promise.all([first, second]);
+    await waitAs('third');
+    expect(told).toEqual([
+      ['first', trace],
+      ['second', trace],
+    ]);
+    expect(told.every(([, seen]) => seen === trace)).toBe(true);
   });
 
   it('opens a second session for the ninth exec, and reuses a place that was given back', async () => {

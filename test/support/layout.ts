@@ -24,6 +24,7 @@ const RANKS: readonly (readonly string[])[] = [
   [
     'limits.ts',
     'audit.ts',
+    'span.ts',
     'sessions/session.ts',
     'sessions/trace.ts',
     'sessions/deferred.ts',
@@ -34,7 +35,7 @@ const RANKS: readonly (readonly string[])[] = [
   ['fleet/'],
   ['db/', 'client/'],
   ['http/', 'cli/', 'console/'],
-  ['config.ts', 'log.ts', 'serve.ts', 'demo.ts', 'evidence.ts', 'main.ts'],
+  ['config.ts', 'log.ts', 'telemetry.ts', 'serve.ts', 'demo.ts', 'evidence.ts', 'main.ts'],
 ];
 /** These fill ports: from ranks above 1 they take types only. */
 const ADAPTERS = ['db/', 'client/'];
@@ -62,6 +63,8 @@ const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   commander: ['cli/'],
   'prom-client': ['http/'],
   'rate-limiter-flexible': ['http/'],
+  '@opentelemetry/api': ['span.ts', 'telemetry.ts', 'http/'],
+  '@opentelemetry/': ['telemetry.ts'],
 };
 
 /** Every broken rule as one sentence that begins with the path; `dependencies`: what package.json installs for users. */

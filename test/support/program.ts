@@ -81,6 +81,11 @@ export async function runProgram(args: readonly string[], options: StartOptions 
   return await (await startProgram(args, options)).ended;
 }
 
+/** Runs another program for Node to its end. */
+export async function runNode(args: readonly string[], options: StartOptions = {}): Promise<Ended> {
+  return await startCommand([process.execPath, ...args], options).ended;
+}
+
 function startCommand(
   [file = '', ...args]: readonly string[],
   { env = {}, stdin = 'ignore', cwd }: StartOptions,
