@@ -45,10 +45,9 @@ export const RECONCILE_EVERY_MS = 5_000;
 /** Claimed in one statement; what is left over is claimed in the next. */
 export const RECONCILE_ROWS_MAX = 256;
 
-/**
- * So often the rights of what runs are read again. Contract: within 2 s of a withdrawal TERM is sent, so that one statement
- * and one kill script have the second second.
- */
+/** Contract: TERM is sent so soon after a right was withdrawn, also when every notice is lost. */
+export const WITHDRAWAL_MAX_MS = 2_000;
+/** So often the rights of what runs are read again, so that one statement and one kill script have the second second. */
 export const RIGHTS_POLL_MS = 900;
 /** An exec that another replica runs is cancelled by asking it; asked again, for its ear may have been closed, */
 export const CANCEL_ASK_EVERY_MS = 1_000;

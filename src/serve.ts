@@ -33,8 +33,8 @@ import { keepPresence } from './exec/presence.ts';
 import { startReconciler } from './exec/reconcile.ts';
 import { createRunningExecs, type RunningExecs } from './exec/running.ts';
 import { type Sealer, startSealer } from './exec/seal.ts';
-import { startWithdrawal } from './exec/withdrawal.ts';
-import { createMetrics } from './http/metrics.ts';
+import { startWithdrawal, type Withdrawal } from './exec/withdrawal.ts';
+import { createMetrics, type Metrics } from './http/metrics.ts';
 import { createApp, createMetricsApp, type HttpDeps, type RunningServer, startServer } from './http/server.ts';
 import {
   CONNECTIONS_MAX,
@@ -98,7 +98,9 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
     pool: () => pool.stats(),
     auditPending: () => database.auditPending(),
     auditUnsealed: () => others.unsealed(),
+    rightsAgeMs: () => others.rightsAgeMs(),
   });
+  const others = createOthers({ database, signingKey, pool, running, metrics, pace, log });
 
   const deps: HttpDeps = {
     verifier: createVerifier({ key: signingKey, adminToken: config.adminToken, sessions: createSessions(config, log) }),
@@ -125,7 +127,6 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
     log,
   };
 
-  const others = createOthers({ database, signingKey, pool, running, pace, log });
   try {
     await others.start();
     const server = await listen(deps, config);
@@ -199,14 +200,17 @@ function createOthers(deps: {
   signingKey: SigningKey;
   pool: Pool;
   running: RunningExecs;
+  metrics: Metrics;
   pace: Pace;
   log: Logger;
 }) {
-  const { database, signingKey, pool, running, pace, log } = deps;
+  const { database, signingKey, pool, running, metrics, pace, log } = deps;
   const store = database.replicas;
   const parts: { stop(): Promise<void> }[] = [];
+  let withdrawal: Withdrawal | null = null;
   let sealer: Sealer | null = null;
   return {
+    rightsAgeMs: () => withdrawal?.rightsAgeMs() ?? 0,
     /** The presence comes first: a row of a replica that nobody knows is nobody's. */
     async start(): Promise<void> {
       // Stopped last, so that it seals what the others still write.
@@ -215,12 +219,14 @@ function createOthers(deps: {
       parts.push(sealer);
       parts.push(await keepPresence({ store, running, log, beatMs: pace.presenceBeatMs }));
       parts.push(startReconciler({ store, pool, log, everyMs: pace.reconcileEveryMs }));
-      const withdrawal = startWithdrawal({ running, directory: database.directory, log });
-      parts.push(withdrawal);
+      const onEnded = metrics.countWithdrawal;
+      const begun = startWithdrawal({ running, directory: database.directory, log, onEnded });
+      parts.push(begun);
+      withdrawal = begun;
       if (pace.listens === false) return;
       const heard = (notice: Notice): void => {
         if (notice.kind === 'cancel') void cancelHere(running, notice);
-        else withdrawal.heard(notice);
+        else begun.heard(notice);
       };
       parts.push(database.notices.listen(heard));
     },

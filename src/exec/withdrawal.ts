@@ -15,6 +15,8 @@ import type { RunningExec, RunningExecs } from './running.ts';
 
 export interface Withdrawal {
   heard(notice: Notice): void;
+  /** Since the last time at which the rights of all that runs here were known; 0 while nothing runs. */
+  rightsAgeMs(): number;
   stop(): Promise<void>;
 }
 
@@ -27,9 +29,15 @@ export function startWithdrawal(deps: {
   running: RunningExecs;
   directory: Directory;
   log: Log;
+  /** Told once of each exec that is ended: its right was withdrawn at most so long ago, when it was last seen to hold. */
+  onEnded?: (withinMs: number) => void;
   pollMs?: number;
 }): Withdrawal {
-  const { running, directory, log, pollMs = RIGHTS_POLL_MS } = deps;
+  const { running, directory, log, onEnded = () => undefined, pollMs = RIGHTS_POLL_MS } = deps;
+
+  /** What was read then is known to have held; nothing is read, and nothing unknown, while nothing runs. */
+  let knownAtMs = performance.now();
+  const ageMs = (): number => performance.now() - knownAtMs;
 
   const ended = new WeakSet<RunningExec>();
 
@@ -37,12 +45,16 @@ export function startWithdrawal(deps: {
     for (const exec of execs) {
       const why = withdrawnRight(standing, exec);
       if (why === null) continue;
-      if (!ended.has(exec)) log.info({ exec_id: exec.execId, why }, 'a right was withdrawn: the exec is ended');
+      if (!ended.has(exec)) {
+        log.info({ exec_id: exec.execId, why }, 'a right was withdrawn: the exec is ended');
+        onEnded(ageMs());
+      }
       ended.add(exec);
       exec.end(new EndCause('revoked', why));
     }
   };
   const readAgain = async (): Promise<void> => {
+    const fromMs = performance.now();
     try {
       await Promise.all(
         byCaller(running.all()).map(async (execs) => {
@@ -50,6 +62,7 @@ export function startWithdrawal(deps: {
           endWithoutRight(execs, await directory.standing({ orgId, jti, sub, workspaceId }));
         }),
       );
+      knownAtMs = fromMs;
     } catch (error) {
       log.warn({ err: error, execs: running.size }, 'the rights of running execs could not be read');
     }
@@ -59,6 +72,7 @@ export function startWithdrawal(deps: {
     heard(notice) {
       if (running.all().some((exec) => concerns(notice, exec))) reading.now();
     },
+    rightsAgeMs: () => (running.size === 0 ? 0 : ageMs()),
     stop: () => reading.stop(),
   };
 }

@@ -9,6 +9,7 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom
 import type { ErrorCode } from '../errors.ts';
 import type { RunExec } from '../exec/exec.ts';
 import type { ExecEnd } from '../exec/frame.ts';
+import { WITHDRAWAL_MAX_MS } from '../limits.ts';
 import type { Pool } from '../sessions/pool.ts';
 import type { Workspace } from '../workspace.ts';
 
@@ -21,6 +22,8 @@ export interface MetricSources {
   pool(): ReturnType<Pool['stats']>;
   auditPending(): number;
   auditUnsealed(): { entries: number; oldestMs: number };
+  /** Of what runs; 0 while nothing runs. */
+  rightsAgeMs(): number;
 }
 
 export interface FinishedRequest {
@@ -36,6 +39,8 @@ export interface FinishedRequest {
 
 export interface Metrics {
   countRequest(request: FinishedRequest): void;
+  /** An exec was ended, for a right that was last seen to hold so long ago. */
+  countWithdrawal(withinMs: number): void;
   /** The same use case, counted. */
   watch(exec: RunExec): RunExec;
   read(): Promise<{ type: string; text: string }>;
@@ -45,6 +50,9 @@ export interface Metrics {
 const RUN_BUCKETS_S = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 600];
 /** From an open session to the end of the connect budget. */
 const CONNECT_BUCKETS_S = [0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 60];
+
+/** Up to the poll, to the bound, and what a database that was away may make of it. */
+const WITHDRAWAL_BUCKETS_S = [0.1, 0.25, 0.5, 0.75, 1, 1.5, WITHDRAWAL_MAX_MS / 1000, 3, 5, 15, 60, 120];
 
 export function createMetrics(sources: MetricSources): Metrics {
   const registers = [new Registry()];
@@ -84,6 +92,12 @@ export function createMetrics(sources: MetricSources): Metrics {
     labelNames: ['survivors'],
     registers,
   });
+  const withdrawals = new Histogram({
+    name: 'sallyport_withdrawal_seconds',
+    help: 'What it took at most from the withdrawal of a right until an exec that needed it was ended: since the reading before.',
+    buckets: WITHDRAWAL_BUCKETS_S,
+    registers,
+  });
   const requests = new Counter({
     name: 'sallyport_http_requests_total',
     help: 'Finished requests by route pattern and class of status; "gone": the caller left before there was one.',
@@ -119,6 +133,8 @@ export function createMetrics(sources: MetricSources): Metrics {
       execs.inc({ outcome: 'refused', ...where });
     },
 
+    countWithdrawal: (withinMs) => withdrawals.observe(withinMs / 1000),
+
     watch: (exec) =>
       async function* watched(run) {
         const fromMs = performance.now();
@@ -145,7 +161,7 @@ function kindOf(survivors: readonly number[] | null): string {
 }
 
 function addGauges(registers: Registry[], sources: MetricSources): void {
-  const { version, nativeCrypto, running, pool, auditPending, auditUnsealed } = sources;
+  const { version, nativeCrypto, running, pool, auditPending, auditUnsealed, rightsAgeMs } = sources;
   const gauge = (name: string, help: string, read: () => number): void => {
     new Gauge({
       name: `sallyport_${name}`,
@@ -176,6 +192,16 @@ function addGauges(registers: Registry[], sources: MetricSources): void {
     'audit_unsealed_age_seconds',
     'How long the oldest of them has waited; above 5 nobody seals.',
     () => auditUnsealed().oldestMs / 1000,
+  );
+  gauge(
+    'rights_age_seconds',
+    'Since the rights of what runs were last known; 0 while nothing runs. Grows while the database does not answer.',
+    () => rightsAgeMs() / 1000,
+  );
+  gauge(
+    'withdrawal_bound_seconds',
+    'A right that is withdrawn ends what runs by it within this, also when every notice is lost.',
+    () => WITHDRAWAL_MAX_MS / 1000,
   );
   new Gauge({
     name: 'sallyport_build_info',

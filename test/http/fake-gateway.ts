@@ -245,6 +245,7 @@ export function fakeMetrics(): Metrics {
     pool: () => ({ sessions: 0, leases: 0, openings: 0, waiting: 0, tunnels: 0 }),
     auditPending: () => 0,
     auditUnsealed: () => ({ entries: 0, oldestMs: 0 }),
+    rightsAgeMs: () => 0,
   });
 }
 

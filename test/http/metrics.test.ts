@@ -140,6 +140,7 @@ describe('metrics', () => {
       pool: () => ({ sessions, leases: 4, openings: 5, waiting: 6, tunnels: 7 }),
       auditPending: () => 8,
       auditUnsealed: () => ({ entries: 9, oldestMs: 1_500 }),
+      rightsAgeMs: () => 1_500,
     });
     const gateway = await fakeGateway({ metrics });
     expect(await samples(gateway)).toMatchObject({
@@ -152,6 +153,8 @@ describe('metrics', () => {
       audit_pending: 8,
       audit_unsealed: 9,
       audit_unsealed_age_seconds: 1.5,
+      rights_age_seconds: 1.5,
+      withdrawal_bound_seconds: 2,
       'build_info{version="1.2.3",ssh_crypto="javascript"}': 1,
     });
     sessions = 9;

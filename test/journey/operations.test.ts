@@ -1,6 +1,8 @@
 /** The real program as an operator sees it: its metrics, its log, and how it stops. */
-import { afterEach, describe, expect, test } from 'vitest';
-import { DRAIN_GRACE_MS } from '../../src/limits.ts';
+import { afterEach, describe, expect, onTestFinished, test } from 'vitest';
+import { DRAIN_GRACE_MS, RIGHTS_POLL_MS, WITHDRAWAL_MAX_MS } from '../../src/limits.ts';
+import { openLine } from '../db/line.ts';
+import { createTestDatabase } from '../support/database.ts';
 import { send, sendingOf, terminalOf } from '../support/gateway.ts';
 import { failOnLeaks } from '../support/leaks.ts';
 import { type Serving, startServing } from '../support/serving.ts';
@@ -27,6 +29,17 @@ function linesOf({ program }: Serving): Record<string, unknown>[] {
 }
 
 const get = (url: string) => send(url, sendingOf(null, {}));
+
+/** The program itself; an exec counts as running from the last gate on. */
+async function hasStarted({ url }: Serving): Promise<boolean> {
+  return /^sallyport_exec_connect_seconds_count\S* 1$/m.test((await get(`${url}/metrics`)).text);
+}
+
+/** The value of a metric without labels. */
+async function valueOf({ url }: Serving, name: string): Promise<number> {
+  const { text } = await get(`${url}/metrics`);
+  return Number(new RegExp(`^${name} (\\S+)$`, 'm').exec(text)?.[1]);
+}
 
 describe('watching', () => {
   test('metrics have their own port where one is set, and count what has happened', async () => {
@@ -70,6 +83,49 @@ describe('watching', () => {
     expect(lines.filter((line) => line.request_id === 'r-2')).toMatchObject([{ status: 404, code: 'not_found' }]);
     expect(gateway.program.stderr()).not.toContain('canary');
     expect(gateway.program.stderr()).not.toContain(gateway.token.slice(20, 80));
+  });
+
+  test('a database that is gone is why the gateway is not ready, and lets the rights of what runs grow old', async () => {
+    const real = await createTestDatabase();
+    const line = await openLine(real.url);
+    onTestFinished(async () => {
+      await line.close();
+      await real.drop();
+    });
+    const gateway = await serve({ DATABASE_URL: line.url });
+    expect(await valueOf(gateway, 'sallyport_withdrawal_bound_seconds')).toBe(WITHDRAWAL_MAX_MS / 1000);
+    expect(await valueOf(gateway, 'sallyport_rights_age_seconds')).toBe(0);
+    const stuck = gateway.exec({ cmd: ['sleep', '100'], timeout_s: 60 });
+    await waitUntil('it runs', () => hasStarted(gateway));
+    const isOld = async () => (await valueOf(gateway, 'sallyport_rights_age_seconds')) > WITHDRAWAL_MAX_MS / 1000;
+
+    line.cut();
+    const notReady = await waitUntil('not ready', async () => {
+      const answer = await get(`${gateway.url}/readyz`);
+      return answer.status === 503 ? answer : null;
+    });
+    expect(notReady.body).toEqual({ ok: false, reasons: [expect.stringMatching(/^database: /)] });
+    await waitUntil('the rights are old', isOld, 10_000);
+    expect((await get(`${gateway.url}/healthz`)).status).toBe(200);
+    expect((await gateway.exec({ cmd: ['true'] })).body).toMatchObject({ code: 'audit_unavailable' });
+
+    line.mend();
+    await waitUntil('ready again', async () => (await get(`${gateway.url}/readyz`)).status === 200, 10_000);
+    await waitUntil('the rights are known again', async () => !(await isOld()), 10_000);
+    expect(await valueOf(gateway, 'sallyport_execs_running')).toBe(1);
+    const { items } = (await gateway.ask('/workspaces/ws-1/execs')).body as { items: { exec_id: string }[] };
+    await gateway.ask(`/workspaces/ws-1/execs/${items[0]?.exec_id}`, { method: 'DELETE' });
+    expect((await stuck).body).toMatchObject({ outcome: 'cancelled' });
+  });
+
+  test('a withdrawal counts how long it took at most', async () => {
+    const gateway = await serve();
+    const stuck = gateway.exec({ cmd: ['sleep', '100'], timeout_s: 60 });
+    await waitUntil('it runs', () => hasStarted(gateway));
+    await gateway.ask('/orgs/org-1/freeze', { method: 'POST', token: gateway.adminToken });
+    expect((await stuck).body).toMatchObject({ code: 'exec_revoked', outcome: 'revoked' });
+    expect(await valueOf(gateway, 'sallyport_withdrawal_seconds_count')).toBe(1);
+    expect(await valueOf(gateway, 'sallyport_withdrawal_seconds_sum')).toBeLessThan(RIGHTS_POLL_MS / 1000 + 2);
   });
 
   test('a rate is enforced where one is set', async () => {
