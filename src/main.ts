@@ -153,6 +153,7 @@ try {
   // Verbs have flushed what they wrote; a reader of ours that has stopped reading must not keep the process alive.
   process.exit(await main(process.argv.slice(2)));
 } catch (error) {
-  process.stderr.write(`sallyport: ${sentenceOf(error)}\n`);
+  const { neutraliseLines } = await import('./cli/output.ts');
+  process.stderr.write(`sallyport: ${neutraliseLines(sentenceOf(error))}\n`);
   process.exitCode = 1;
 }

@@ -8,7 +8,7 @@
  */
 import type { Command, CommanderError } from 'commander';
 import type { Io } from './io.ts';
-import { createOutput, EXIT, exitOfBroken, type Output } from './output.ts';
+import { createOutput, EXIT, exitOfBroken, neutraliseLines, type Output } from './output.ts';
 import type { Verb, VerbContext } from './verb.ts';
 import { readVersion } from './version.ts';
 
@@ -97,7 +97,7 @@ async function createProgram(output: Output): Promise<Command> {
     .exitOverride()
     .configureOutput({
       writeOut: (text) => void output.write('stdout', text),
-      writeErr: (text) => void output.write('stderr', text),
+      writeErr: (text) => void output.write('stderr', neutraliseLines(text)),
       outputError: (text, write) => write(text.replace(/^error: /, 'sallyport: ')),
     })
     .showHelpAfterError('(--help shows the usage)');

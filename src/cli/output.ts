@@ -86,8 +86,13 @@ export function neutralise(text: string): string {
   return text.replace(UNSAFE, escapeUnit);
 }
 
+/** The same for text of several lines, which stay lines. */
+export function neutraliseLines(text: string): string {
+  return text.split('\n').map(neutralise).join('\n');
+}
+
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what this is about
-const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
 
 function escapeUnit(unit: string): string {
   if (unit === '\n') return '\\n';

@@ -23,7 +23,10 @@ export const verb: Verb = {
 
 async function printBundle(output: Output, bundle: RescueView): Promise<void> {
   const { id, workspace_id, actor, created_at, diagnosis, sections } = bundle;
-  await output.write('stdout', `rescue ${id}\n${neutralise(`collected ${created_at} by ${actor}`)}\n\n`);
+  await output.write(
+    'stdout',
+    `${neutralise(`rescue ${id}`)}\n${neutralise(`collected ${created_at} by ${actor}`)}\n\n`,
+  );
   await printDiagnosis(output, { ...diagnosis, workspace_id });
   for (const section of sections) await output.write('stdout', `\n${sectionText(section)}`);
 }

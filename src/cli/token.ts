@@ -1,6 +1,7 @@
 /** `sallyport token`: create, list, revoke. A new token is the only thing on stdout, so that `$(…)` takes it. */
 import type { TokenBody, TokenView } from '../client/wire.ts';
 import { SallyportError } from '../errors.ts';
+import { neutralise } from './output.ts';
 import {
   cell,
   collect,
@@ -55,7 +56,7 @@ export const verb: Verb = {
 async function createToken({ client, flags, output }: PlainCall<CreateFlags>, name = ''): Promise<void> {
   const token = await client.tokens.create(tokenBodyOf(name, flags));
   if (flags.json === true) return await output.json(token);
-  await output.write('stdout', `${token.token}\n`);
+  await output.write('stdout', `${neutralise(token.token)}\n`);
   output.note(`token ${token.id}, shown this once; it expires ${cell(token.expires_at)}`);
 }
 

@@ -5,7 +5,7 @@ import type { ListQuery, Page } from '../client/wire.ts';
 import { SallyportError } from '../errors.ts';
 import { addConnectOptions, type ConnectOptions, connect } from './connect.ts';
 import type { Io } from './io.ts';
-import { EXIT, failureDocument, noteFailure, type Output } from './output.ts';
+import { EXIT, failureDocument, neutralise, noteFailure, type Output } from './output.ts';
 
 /** Pages of lists are at most this long. Source: contract, section 3. */
 const PAGE_MAX_ITEMS = 500;
@@ -98,7 +98,7 @@ export async function printItem<Item>(
 /** What was done, where the gateway answers nothing worth printing. */
 export async function printDone({ flags, output }: PlainCall<PlainFlags>, id: string, done: string): Promise<void> {
   if (flags.json === true) await output.json({ id, [done]: true });
-  else await output.write('stdout', `${done} ${id}\n`);
+  else await output.write('stdout', `${neutralise(`${done} ${id}`)}\n`);
 }
 
 /** A value of a row as a cell; lists and maps as they are written on the command line. */
