@@ -49,6 +49,7 @@ describe('a log line', () => {
     ['OSC', '\u009d0;title\u009c'],
     ['a line separator', '\u2028'],
     ['a turn of direction', '\u202e'],
+    ['a mark that turns it too', '\u061c'],
     ['an isolate', '\u2066'],
   ])('carries %s only escaped, in fields and in the message', (_what, hostile) => {
     const { log, text, last } = lines();
