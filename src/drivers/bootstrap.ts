@@ -32,8 +32,7 @@ export const LOGIN_SHELL = READ_PREAMBLE;
  * Options, traps and functions of rc files must not change what the preamble does: posix makes a failing export end the
  * shell, and finds `export`, `exec` and `trap` before functions of those names. Any other shell hands the rest to /bin/sh.
  */
-const AS_BASH =
-  'if [ -n "$BASH_VERSION" ];then set +aeux -o posix;trap - DEBUG ERR;else exec /bin/sh -c "${sallyport#*[Z]:;}";fi;: Z:';
+const AS_BASH = `if [ -n "$BASH_VERSION" ];then set +aeux -o posix;trap - DEBUG ERR;else exec /bin/sh -c "\${sallyport#*[Z]:;}";fi;: Z:`;
 
 /** Where a token with command rules looks programs up. */
 export const FIXED_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
@@ -69,6 +68,7 @@ export function writePreamble(spec: BootstrapSpec, reader: 'sh' | 'bash' = 'sh')
   const refuse = (why: string): string => `{ trap - EXIT;printf '%s%s no %s\\n' ${halves} ${why};exit 1;}`;
   const texts = [...spec.argv, ...Object.values(spec.env), spec.cwd ?? ''];
 
+  const shell = reader === 'bash' ? '' : `"\${SHELL##*/}<$sallyport_"`;
   const steps = reader === 'bash' ? [AS_BASH, 'unset sallyport'] : ['unset sallyport'];
   if (texts.some((text) => text.includes('\n')))
     steps.push(`${newline}=$(printf '\\n.')`, `${newline}=\${${newline}%.}`);
@@ -88,7 +88,7 @@ export function writePreamble(spec: BootstrapSpec, reader: 'sh' | 'bash' = 'sh')
   if (mayExceedLimits(spec)) steps.push(`/bin/sh -c : "$@" 2>/dev/null||${refuse('too-long')}`);
   steps.push(
     `{ IFS= read -r ${stat} </proc/$$/stat;} 2>/dev/null`,
-    `printf '%s%s ok %s %s %s\\n' ${halves} $$ "$${stat}" ${reader === 'bash' ? '' : '"${SHELL##*/}<$sallyport_"'}`,
+    `printf '%s%s ok %s %s %s\\n' ${halves} $$ "$${stat}" ${shell}`,
     `printf '%s%s\\n' ${halves} >&2`,
     // No shell agrees with the next on how a name that looks like an option is executed; env(1) does.
     spec.argv[0].startsWith('-') ? 'exec env -- "$@"' : 'exec "$@"',

@@ -36,7 +36,7 @@ async function hasStarted({ url }: Serving): Promise<boolean> {
 }
 
 /** The value of a metric without labels. */
-async function valueOf({ url }: Serving, name: string): Promise<number> {
+async function metricOf({ url }: Serving, name: string): Promise<number> {
   const { text } = await get(`${url}/metrics`);
   return Number(new RegExp(`^${name} (\\S+)$`, 'm').exec(text)?.[1]);
 }
@@ -93,11 +93,11 @@ describe('watching', () => {
       await real.drop();
     });
     const gateway = await serve({ DATABASE_URL: line.url });
-    expect(await valueOf(gateway, 'sallyport_withdrawal_bound_seconds')).toBe(WITHDRAWAL_MAX_MS / 1000);
-    expect(await valueOf(gateway, 'sallyport_rights_age_seconds')).toBe(0);
+    expect(await metricOf(gateway, 'sallyport_withdrawal_bound_seconds')).toBe(WITHDRAWAL_MAX_MS / 1000);
+    expect(await metricOf(gateway, 'sallyport_rights_age_seconds')).toBe(0);
     const stuck = gateway.exec({ cmd: ['sleep', '100'], timeout_s: 60 });
     await waitUntil('it runs', () => hasStarted(gateway));
-    const isOld = async () => (await valueOf(gateway, 'sallyport_rights_age_seconds')) > WITHDRAWAL_MAX_MS / 1000;
+    const isOld = async () => (await metricOf(gateway, 'sallyport_rights_age_seconds')) > WITHDRAWAL_MAX_MS / 1000;
 
     line.cut();
     const notReady = await waitUntil('not ready', async () => {
@@ -112,7 +112,7 @@ describe('watching', () => {
     line.mend();
     await waitUntil('ready again', async () => (await get(`${gateway.url}/readyz`)).status === 200, 10_000);
     await waitUntil('the rights are known again', async () => !(await isOld()), 10_000);
-    expect(await valueOf(gateway, 'sallyport_execs_running')).toBe(1);
+    expect(await metricOf(gateway, 'sallyport_execs_running')).toBe(1);
     const { items } = (await gateway.ask('/workspaces/ws-1/execs')).body as { items: { exec_id: string }[] };
     await gateway.ask(`/workspaces/ws-1/execs/${items[0]?.exec_id}`, { method: 'DELETE' });
     expect((await stuck).body).toMatchObject({ outcome: 'cancelled' });
@@ -124,8 +124,8 @@ describe('watching', () => {
     await waitUntil('it runs', () => hasStarted(gateway));
     await gateway.ask('/orgs/org-1/freeze', { method: 'POST', token: gateway.adminToken });
     expect((await stuck).body).toMatchObject({ code: 'exec_revoked', outcome: 'revoked' });
-    expect(await valueOf(gateway, 'sallyport_withdrawal_seconds_count')).toBe(1);
-    expect(await valueOf(gateway, 'sallyport_withdrawal_seconds_sum')).toBeLessThan(RIGHTS_POLL_MS / 1000 + 2);
+    expect(await metricOf(gateway, 'sallyport_withdrawal_seconds_count')).toBe(1);
+    expect(await metricOf(gateway, 'sallyport_withdrawal_seconds_sum')).toBeLessThan(RIGHTS_POLL_MS / 1000 + 2);
   });
 
   test('a rate is enforced where one is set', async () => {
