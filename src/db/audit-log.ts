@@ -48,7 +48,7 @@ set (status, response_body, tool_trace, duration_ms, error_detail, finished_at) 
   where result.id = activity_logs.id and result.org_id = activity_logs.org_id
 )
 where id = any($1::uuid[]) and status = 'running'
-returning id`;
+returning id, org_id`;
 
 export interface ClosableAuditLog extends AuditLog {
   /** Rows that are not durable yet. */
@@ -62,7 +62,7 @@ export function createAuditLog(options: { sql: Sql; replica: () => string; log: 
   const { sql, replica, log } = options;
   const writes = createRetriedWrites(log);
   const refusals = createRefusalBudget(log);
-  const once = createOnce({ sql, insertRow: RUNNING, entrySource: ENTRY_SOURCE });
+  const once = createOnce({ sql, insertRow: RUNNING, entrySource: ENTRY_SOURCE, completeRow: CLOSE });
 
   const insert = createBatch({ run: (entries: readonly Entry[]) => insertAll(sql, entries), mayDivide: isRefusal });
   const complete = createBatch({
@@ -79,9 +79,10 @@ export function createAuditLog(options: { sql: Sql; replica: () => string; log: 
         isClosed = true;
         const row = resultOf({ execId, orgId }, result);
         return writes.add({ execId }, async () => {
-          if (result.answer !== undefined) await once.keepAnswer({ execId, orgId }, result.answer);
+          const isCompleted =
+            result.answer === undefined ? await complete(row) : await once.complete(row, result.answer);
           // Finished by an earlier try whose answer was lost, or another replica took this one for dead.
-          if (!(await complete(row))) log.warn({ execId }, 'an audit row was finished already');
+          if (!isCompleted) log.warn({ execId }, 'an audit row was finished already');
         });
       },
     };

@@ -7,7 +7,7 @@
 import type { GivenAnswer, OnceKey } from '../audit.ts';
 import { SallyportError } from '../errors.ts';
 import { IDEMPOTENCY_LIFE_S } from '../limits.ts';
-import type { Entry } from './audit-rows.ts';
+import type { Entry, Result } from './audit-rows.ts';
 import type { Sql } from './sql.ts';
 import { storableJson } from './storable.ts';
 
@@ -46,11 +46,12 @@ select k.body_hash, k.exec_id, k.answer, a.status, a.response_body
 from idempotency_keys k join activity_logs a on a.id = k.exec_id and a.org_id = k.org_id
 where k.org_id = $1 and k.workspace_id = $2 and k.actor = $3 and k.key = $4`;
 
-/** Not once the row is finished: another replica has said then how it ended. */
-const ANSWER = `
-update idempotency_keys set answer = $3
-where exec_id = $1 and org_id = $2
-  and exists (select from activity_logs a where a.id = $1 and a.org_id = $2 and a.status = 'running')`;
+/** $3: the answer. Kept by the statement that finishes the row, or not at all: another has said then how it ended. */
+const completeWithAnswer = (completeRow: string): string => `
+with completed as (${completeRow}), kept as (
+  update idempotency_keys k set answer = $3 from completed where k.exec_id = completed.id and k.org_id = completed.org_id
+)
+select id from completed`;
 
 interface FirstRow {
   body_hash: string;
@@ -63,13 +64,14 @@ interface FirstRow {
 export interface Once {
   /** Null: the key is taken and the row is open. Otherwise what the first request was answered. */
   take(entry: Entry, once: OnceKey): Promise<GivenAnswer | null>;
-  /** To be written before the row is finished. */
-  keepAnswer(exec: { execId: string; orgId: string }, answer: Omit<GivenAnswer, 'execId'>): Promise<void>;
+  /** Finishes the row and keeps the answer, both or neither. False: the row was finished already. */
+  complete(result: Result, answer: Omit<GivenAnswer, 'execId'>): Promise<boolean>;
 }
 
-/** `insertRow` and `entrySource`: the audit log's own insert of a running row. */
-export function createOnce(options: { sql: Sql; insertRow: string; entrySource: string }): Once {
-  const { sql } = options;
+/** `insertRow`, `entrySource` and `completeRow`: the audit log's own, the last with the parameters $1 and $2. */
+export function createOnce(options: { sql: Sql; insertRow: string; entrySource: string; completeRow: string }): Once {
+  const { sql, completeRow } = options;
+  const completing = completeWithAnswer(completeRow);
   const text = takeKey(options.insertRow, options.entrySource);
 
   return {
@@ -91,8 +93,9 @@ export function createOnce(options: { sql: Sql; insertRow: string; entrySource: 
       }
       throw inProgress();
     },
-    async keepAnswer({ execId, orgId }, answer) {
-      await sql.run({ name: 'once_answer', text: ANSWER, values: [execId, orgId, storableJson(answer)] });
+    async complete(result, answer) {
+      const values = [[result.id], storableJson([result]), storableJson(answer)];
+      return (await sql.run({ name: 'once_complete', text: completing, values })).rows.length > 0;
     },
   };
 }

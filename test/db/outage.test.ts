@@ -9,6 +9,7 @@ import { type Embedded, startEmbedded } from '../../src/db/embedded.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { silent } from '../support/database-url.ts';
 import { failOnLeaks } from '../support/leaks.ts';
+import { runSql } from '../support/sql.ts';
 import { waitUntil } from '../support/wait.ts';
 import { execOf, exited, refusalOf, seed, workspaceOf } from './facts.ts';
 import { type Line, openLine } from './line.ts';
@@ -172,6 +173,36 @@ describe('a line that breaks', () => {
     line.mend();
     await closed;
     expect(log.messages()).toContain('an audit row was finished already');
+  });
+
+  test('a row with a key is finished together with its answer: nobody is told an end that the row does not know', async () => {
+    const facts = execOf();
+    const answer = { status: 200, frame: { outcome: 'exited', exit_code: 0 } };
+    const opened = await database.audit.openOnce(facts, { key: 'one', bodyHash: 'x' });
+    if (!('entry' in opened)) throw new Error('the key is new');
+    line.loseNextAnswer();
+    const closed = opened.entry.close(exited({ answer }));
+    // What a gateway that dies now has left is the first statement and nothing else.
+    await waitUntil('the first try has been committed', async () => (await statusOf(facts.execId))[0] !== 'running');
+    expect(await statusOf(facts.execId)).toEqual(['ok']);
+    const again = await db.database.audit.openOnce(execOf(), { key: 'one', bodyHash: 'x' });
+    expect(again).toMatchObject({ answer: { execId: facts.execId, ...answer } });
+    line.mend();
+    await closed;
+  });
+
+  test('an answer to what another has finished is not kept', async () => {
+    const facts = execOf();
+    const opened = await database.audit.openOnce(facts, { key: 'two', bodyHash: 'x' });
+    if (!('entry' in opened)) throw new Error('the key is new');
+    await runSql(
+      db.url,
+      `update activity_logs set status = 'interrupted', response_body = '{"outcome":"interrupted"}', finished_at = now() where id = $1`,
+      [facts.execId],
+    );
+    await opened.entry.close(exited({ answer: { status: 200, frame: { outcome: 'exited' } } }));
+    const again = await database.audit.openOnce(execOf(), { key: 'two', bodyHash: 'x' });
+    expect(again).toMatchObject({ answer: { frame: { outcome: 'interrupted' } } });
   });
 
   test('a line lost inside a transaction ends the transaction, not the process', async () => {
