@@ -116,6 +116,7 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
     onCall: createOnCall({ drivers, pool, rescues: database.rescues }),
     hostKeys: { pins: database.pins, retire: (workspace) => pool.retire(workspace) },
     limits: config.limits,
+    rates: config.limits.ratePerMin === 0 ? null : database.rates(config.limits.ratePerMin),
     processOrgId: config.orgId,
     trustProxy: config.trustProxy,
     ready: () => readiness({ database, signingKey, draining }),

@@ -135,3 +135,10 @@ export interface Registry {
     after?: string;
   }): Promise<{ items: FrozenPerson[]; next: string | null }>;
 }
+
+/** Requests of one minute, counted over all replicas. The minute begins with the first of them. */
+export interface RateCounter {
+  readonly perMin: number;
+  /** Counts one. Rejects `audit_unavailable` when nobody can say how many there were. */
+  take(key: string): Promise<{ isOver: boolean; left: number; resetMs: number }>;
+}

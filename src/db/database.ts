@@ -4,7 +4,7 @@
  * Opening it starts the embedded server when no URL is given, migrates, and connects. Every statement on tenant data names
  * `org_id`; a failure of the database is `audit_unavailable`, never "not found".
  */
-import type { Directory, Registry, TokenStore } from '../access/access.ts';
+import type { Directory, RateCounter, Registry, TokenStore } from '../access/access.ts';
 import type { ActivityReader, AuditLog } from '../audit.ts';
 import type { RescueStore } from '../diagnose/rescue.ts';
 import type { PinStore } from '../drivers/host-keys.ts';
@@ -24,6 +24,7 @@ import type { Log } from './log.ts';
 import { migrateDatabase } from './migrate.ts';
 import { createNotices } from './notices.ts';
 import { createPinStore } from './pin-store.ts';
+import { createRates } from './rates.ts';
 import { createRegistry } from './registry.ts';
 import { createReplicas } from './replicas.ts';
 import { createRescueStore } from './rescue-store.ts';
@@ -41,6 +42,8 @@ export interface Database {
   execs: ExecRows;
   notices: Notices;
   seals: SealStore;
+  /** Counts requests of a minute together with every replica; `perMin` at least 1. */
+  rates(perMin: number): RateCounter;
   /** Audit rows that are not durable yet. */
   auditPending(): number;
   /** Rejects with the reason when the database cannot answer now, or with the signal's when it aborts first. */
@@ -105,6 +108,7 @@ function createDatabase(parts: {
     execs: createExecRows(sql),
     notices: createNotices({ sql, url, log }),
     seals: createSealStore(sql),
+    rates: (perMin) => createRates(sql, perMin),
     auditPending: () => auditLog.pending(),
     ping: (signal) => ping(sql, signal),
     close() {

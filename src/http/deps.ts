@@ -1,7 +1,7 @@
 /** What the HTTP edge needs from the rest of the gateway, given once by the program. */
 import type { Tracer } from '@opentelemetry/api';
 import type { Logger } from 'pino';
-import type { Directory, Registry, TokenStore } from '../access/access.ts';
+import type { Directory, RateCounter, Registry, TokenStore } from '../access/access.ts';
 import type { HashBody } from '../access/body-hash.ts';
 import type { SigningKey, Verifier } from '../access/token.ts';
 import type { ActivityReader, AuditLog } from '../audit.ts';
@@ -34,9 +34,9 @@ export interface HttpDeps {
     maxExecsWorkspace: number;
     maxExecsOrg: number;
     maxExecsGateway: number;
-    /** Requests per minute and credential; 0: no limit. */
-    ratePerMin: number;
   };
+  /** Requests per minute and credential; null: no limit. */
+  rates: RateCounter | null;
   /** Set: this process serves one org only. */
   processOrgId: string | null;
   /** Express' own setting: whose `X-Forwarded-For` is believed. Used for log lines and the limit on guesses. */

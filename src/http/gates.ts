@@ -46,7 +46,7 @@ export interface Gates {
 export function createGates(deps: HttpDeps): Gates {
   const { directory, limits, verifier } = deps;
   const guesses = createGuessLimit();
-  const rate = createRateLimit(limits.ratePerMin);
+  const rate = createRateLimit(deps.rates);
 
   /** One query, whatever the answer will be: no branch here may do other work than another. */
   async function lookUp(res: Response, rawWorkspaceId: string | null): Promise<void> {
@@ -85,7 +85,7 @@ export function createGates(deps: HttpDeps): Gates {
   return {
     caller: (activity) =>
       withFacts(
-        { codes: ['unauthenticated', 'rate_limited', 'not_found', 'issuer_unavailable'] },
+        { codes: ['unauthenticated', 'rate_limited', 'audit_unavailable', 'not_found', 'issuer_unavailable'] },
         async (req, res, next) => {
           const call = callOf(res);
           call.activity = activity;

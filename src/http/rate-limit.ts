@@ -3,16 +3,15 @@
  *
  * Decisions:
  * - All sessions of a person in an org are one credential: a new one costs nothing.
- * - A credential is counted after its signature was verified, so nobody spends the quota of another. Counts are in
- *   memory: exact across replicas would be one more round trip to the database before every exec, so with n replicas a
- *   credential has n times the quota.
+ * - A credential is counted after its signature was verified, so nobody spends the quota of another. All replicas count
+ *   together, in the database: exact, at the price of one more round trip. Without a limit, which is the default, nothing
+ *   is asked.
  * - Too many wrong credentials from one address: for the rest of the minute new ones from there are not even looked at.
  *   Those that were verified before go on, because behind a proxy that is not trusted everybody has one address.
  */
 import { isIP, isIPv6 } from 'node:net';
 import type { Response } from 'express';
-import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible';
-import type { Caller } from '../access/access.ts';
+import type { Caller, RateCounter } from '../access/access.ts';
 import { SallyportError } from '../errors.ts';
 import { GUESS_ADDRESSES_MAX, GUESSES_PER_MIN } from '../limits.ts';
 
@@ -44,29 +43,19 @@ export interface RateLimit {
   take(caller: Caller, res: Response): Promise<void>;
 }
 
-/** `perMin` 0: no limit. */
-export function createRateLimit(perMin: number): RateLimit {
-  if (perMin === 0) return { take: async () => {} };
-  const limiter = new RateLimiterMemory({ points: perMin, duration: WINDOW_S });
+/** Null: no limit. */
+export function createRateLimit(counter: RateCounter | null): RateLimit {
+  if (counter === null) return { take: async () => {} };
+  const { perMin } = counter;
   return {
-    async take(caller, res) {
-      const used = await consume(limiter, caller.jti ?? `${caller.orgId} ${caller.actor}`);
-      const resetS = Math.ceil(used.msBeforeNext / 1000);
-      showQuota(res, { policy: 'credential', most: perMin, left: used.remainingPoints, resetS, windowS: WINDOW_S });
-      if (used.consumedPoints <= perMin) return;
-      throw rateLimited(`this credential may make ${perMin} requests per minute`, resetS);
+    async take({ orgId, jti, actor }, res) {
+      // People of two orgs may have one name.
+      const { isOver, left, resetMs } = await counter.take(JSON.stringify([orgId, jti ?? actor]));
+      const resetS = Math.max(1, Math.ceil(resetMs / 1000));
+      showQuota(res, { policy: 'credential', most: perMin, left, resetS, windowS: WINDOW_S });
+      if (isOver) throw rateLimited(`this credential may make ${perMin} requests per minute`, resetS);
     },
   };
-}
-
-async function consume(limiter: RateLimiterMemory, key: string): Promise<RateLimiterRes> {
-  try {
-    return await limiter.consume(key);
-  } catch (used) {
-    // The limiter's way to say that it was one too many.
-    if (used instanceof RateLimiterRes) return used;
-    throw used;
-  }
 }
 
 export interface GuessLimit {

@@ -1,8 +1,10 @@
+import { RateLimiterMemory, type RateLimiterRes } from 'rate-limiter-flexible';
 import request from 'supertest';
 import { describe, expect, test } from 'vitest';
+import type { Caller, RateCounter } from '../../src/access/access.ts';
 import type { Verifier } from '../../src/access/token.ts';
 import { SallyportError } from '../../src/errors.ts';
-import { createGuessLimit } from '../../src/http/rate-limit.ts';
+import { createGuessLimit, createRateLimit } from '../../src/http/rate-limit.ts';
 import { EXECS_PER_TOKEN_MAX, GUESS_ADDRESSES_MAX, GUESSES_PER_MIN } from '../../src/limits.ts';
 import { aCaller } from '../access/a-caller.ts';
 import { ADMIN_TOKEN, type FakeGateway, fakeGateway } from './fake-gateway.ts';
@@ -10,9 +12,21 @@ import { listen } from './wire.ts';
 
 const HUGE = 1_000_000;
 
-async function gatewayWithRate(ratePerMin: number): Promise<FakeGateway> {
-  const { deps } = await fakeGateway();
-  return await fakeGateway({ limits: { ...deps.limits, ratePerMin } });
+async function gatewayWithRate(perMin: number): Promise<FakeGateway> {
+  return await fakeGateway({ rates: rates(perMin) });
+}
+
+/** What the database does for all replicas, for one. */
+function rates(perMin: number): RateCounter {
+  const limiter = new RateLimiterMemory({ points: perMin, duration: 60 });
+  return {
+    perMin,
+    take: (key) =>
+      limiter.consume(key).then(
+        ({ remainingPoints, msBeforeNext }) => ({ isOver: false, left: remainingPoints, resetMs: msBeforeNext }),
+        ({ msBeforeNext }: RateLimiterRes) => ({ isOver: true, left: 0, resetMs: msBeforeNext }),
+      ),
+  };
 }
 
 /** Verifies `org.sub.anything` as the session of that person. */
@@ -77,18 +91,40 @@ describe('the rate of a credential', () => {
   });
 
   test('is one for all sessions of a person in an org', async () => {
-    const gateway = await fakeGateway({
-      limits: { ...(await fakeGateway()).deps.limits, ratePerMin: 1 },
-      verifier: people,
-    });
+    const gateway = await fakeGateway({ rates: rates(1), verifier: people });
     expect((await get(gateway, 'org-a.ada.1')).status).toBe(200);
     expect((await get(gateway, 'org-a.ada.2')).status).toBe(429);
     expect((await get(gateway, 'org-a.bob.1')).status).toBe(200);
     expect((await get(gateway, 'org-b.ada.1')).status).toBe(200);
   });
 
-  test('0 is no limit, and no header says otherwise', async () => {
-    const gateway = await gatewayWithRate(0);
+  test('of two orgs is counted apart, also where they call somebody by the same name', async () => {
+    const keys: string[] = [];
+    const counter: RateCounter = {
+      perMin: 1,
+      async take(key) {
+        keys.push(key);
+        return { isOver: false, left: 0, resetMs: 1 };
+      },
+    };
+    const limit = createRateLimit(counter);
+    const person = { jti: null, actor: 'session:ann' } as Caller;
+    for (const orgId of ['org-a', 'org-b', 'org-a'])
+      await limit.take({ ...person, orgId }, { appendHeader() {} } as never);
+    expect(keys[0]).toBe(keys[2]);
+    expect(keys[0]).not.toBe(keys[1]);
+  });
+
+  test('that nobody can count is 503, never unlimited', async () => {
+    const down = new SallyportError('audit_unavailable', 'the database cannot answer now', { retryable: true });
+    const gateway = await fakeGateway({ rates: { perMin: 1, take: () => Promise.reject(down) } });
+    const { status, body } = await get(gateway, await gateway.token());
+    expect({ status, code: body.code }).toEqual({ status: 503, code: 'audit_unavailable' });
+    expect(gateway.trace).toEqual(['verify']);
+  });
+
+  test('without a limit stands in no header', async () => {
+    const gateway = await fakeGateway();
     const { headers } = await get(gateway, await gateway.token());
     expect(headers).not.toHaveProperty('ratelimit');
   });

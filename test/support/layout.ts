@@ -62,7 +62,7 @@ const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   '@smithy/': SIGNING,
   commander: ['cli/'],
   'prom-client': ['http/'],
-  'rate-limiter-flexible': ['http/'],
+  'rate-limiter-flexible': ['db/'],
   '@opentelemetry/api': ['span.ts', 'telemetry.ts', 'http/'],
   '@opentelemetry/': ['telemetry.ts'],
 };
