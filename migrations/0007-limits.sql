@@ -9,3 +9,18 @@ create unlogged table rates (
   points integer not null,
   expire bigint not null
 );
+
+-- What each replica holds of the limits on execs at once, beyond its own share of them (src/exec/room.ts).
+create unlogged table exec_shares (
+  replica text primary key,
+  held jsonb not null
+);
+
+-- Tells every gateway that one has come or gone, so that all know soon how many share a limit.
+create function tell_replica() returns trigger language plpgsql as $$
+begin
+  perform pg_notify('sallyport', 'replica ' || coalesce(new.replica, old.replica));
+  return null;
+end
+$$;
+create trigger exec_shares_replicas after insert or delete on exec_shares for each row execute function tell_replica();

@@ -94,6 +94,13 @@ export const FAREWELL_MAX_MS = 2_000;
  * tunnels and the database below 10,000 file descriptors.
  */
 export const CONNECTIONS_MAX = 8_192;
+/**
+ * Execs at once are limited over all replicas (exec/room.ts). So often each learns what the others hold and gives back what
+ * it does not need; a replica that comes or goes unheard is known after this, and until then what it starts may come on top.
+ */
+export const ROOM_EVERY_MS = 1_000;
+/** Where nothing was left, the others are asked again after this at the earliest: who is refused in a loop costs no more. */
+export const ROOM_ASK_AGAIN_MS = 100;
 /** Execs of one token at once: half of what its org has by default, so that one script leaves room for the others. */
 export const EXECS_PER_TOKEN_MAX = 512;
 /**

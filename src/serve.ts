@@ -31,6 +31,8 @@ import { createExec } from './exec/exec.ts';
 import type { Notice } from './exec/notices.ts';
 import { keepPresence } from './exec/presence.ts';
 import { startReconciler } from './exec/reconcile.ts';
+import { repeat } from './exec/repeat.ts';
+import { createRoom, type Room } from './exec/room.ts';
 import { createRunningExecs, type RunningExecs } from './exec/running.ts';
 import { type Sealer, startSealer } from './exec/seal.ts';
 import { startWithdrawal, type Withdrawal } from './exec/withdrawal.ts';
@@ -42,6 +44,7 @@ import {
   FLUSH_MAX_MS,
   KILL_BUDGET_MS,
   READY_CHECK_MS,
+  ROOM_EVERY_MS,
   SESSION_HOLD_MIN_MS,
   SESSION_MAX_AGE_MS,
 } from './limits.ts';
@@ -89,6 +92,7 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
   const drivers = createDrivers(config, { aws, database });
   const pool = createPool({ drivers, tunnelsMax: config.limits.tunnelsPerEndpoint, maxAgeMs: sessionMaxAgeMs(config) });
   const running = createRunningExecs();
+  const room = createRoom({ running, limits: config.limits, store: database.shares });
   let draining = false;
 
   const metrics = createMetrics({
@@ -100,7 +104,7 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
     auditUnsealed: () => others.unsealed(),
     rightsAgeMs: () => others.rightsAgeMs(),
   });
-  const others = createOthers({ database, signingKey, pool, running, metrics, pace, log });
+  const others = createOthers({ database, signingKey, pool, running, room, metrics, pace, log });
 
   const deps: HttpDeps = {
     verifier: createVerifier({ key: signingKey, adminToken: config.adminToken, sessions: createSessions(config, log) }),
@@ -112,6 +116,7 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
     audit: database.audit,
     exec: metrics.watch(createExec({ pool })),
     running,
+    room,
     cancel: createCancel({ running, rows: database.execs, notices: database.notices }),
     onCall: createOnCall({ drivers, pool, rescues: database.rescues }),
     hostKeys: { pins: database.pins, retire: (workspace) => pool.retire(workspace) },
@@ -201,11 +206,12 @@ function createOthers(deps: {
   signingKey: SigningKey;
   pool: Pool;
   running: RunningExecs;
+  room: Room;
   metrics: Metrics;
   pace: Pace;
   log: Logger;
 }) {
-  const { database, signingKey, pool, running, metrics, pace, log } = deps;
+  const { database, signingKey, pool, running, room, metrics, pace, log } = deps;
   const store = database.replicas;
   const parts: { stop(): Promise<void> }[] = [];
   let withdrawal: Withdrawal | null = null;
@@ -219,6 +225,11 @@ function createOthers(deps: {
       sealer = startSealer({ store: database.seals, key: signingKey, log, everyMs, checkpointEveryMs });
       parts.push(sealer);
       parts.push(await keepPresence({ store, running, log, beatMs: pace.presenceBeatMs }));
+      const refresh = () =>
+        room.refresh().catch((error: unknown) => log.warn({ err: error }, 'what other replicas run could not be read'));
+      await refresh();
+      const refreshing = repeat(ROOM_EVERY_MS, refresh);
+      parts.push(refreshing);
       parts.push(startReconciler({ store, pool, log, everyMs: pace.reconcileEveryMs }));
       const onEnded = metrics.countWithdrawal;
       const begun = startWithdrawal({ running, directory: database.directory, log, onEnded });
@@ -227,6 +238,7 @@ function createOthers(deps: {
       if (pace.listens === false) return;
       const heard = (notice: Notice): void => {
         if (notice.kind === 'cancel') void cancelHere(running, notice);
+        else if (notice.kind === 'replica') refreshing.now();
         else begun.heard(notice);
       };
       parts.push(database.notices.listen(heard));

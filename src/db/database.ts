@@ -13,6 +13,7 @@ import type { Notices } from '../exec/notices.ts';
 import type { PresenceStore } from '../exec/presence.ts';
 import type { OrphanStore } from '../exec/reconcile.ts';
 import type { SealStore } from '../exec/seal.ts';
+import type { ShareStore } from '../exec/room.ts';
 import { PRESENCE_MAX_MS } from '../limits.ts';
 import { createActivityReader } from './activity.ts';
 import { createAuditLog } from './audit-log.ts';
@@ -28,6 +29,7 @@ import { createRates } from './rates.ts';
 import { createRegistry } from './registry.ts';
 import { createReplicas } from './replicas.ts';
 import { createRescueStore } from './rescue-store.ts';
+import { createShareStore } from './share-store.ts';
 import { openSql, type Sql } from './sql.ts';
 import { createTokenStore } from './token-store.ts';
 
@@ -42,6 +44,7 @@ export interface Database {
   execs: ExecRows;
   notices: Notices;
   seals: SealStore;
+  shares: ShareStore;
   /** Counts requests of a minute together with every replica; `perMin` at least 1. */
   rates(perMin: number): RateCounter;
   /** Audit rows that are not durable yet. */
@@ -108,6 +111,7 @@ function createDatabase(parts: {
     execs: createExecRows(sql),
     notices: createNotices({ sql, url, log }),
     seals: createSealStore(sql),
+    shares: createShareStore({ sql, replica: replicas.name }),
     rates: (perMin) => createRates(sql, perMin),
     auditPending: () => auditLog.pending(),
     ping: (signal) => ping(sql, signal),

@@ -102,6 +102,7 @@ export function parseNotice(payload: string): Notice | null {
     case 'token':
     case 'org':
     case 'workspace':
+    case 'replica':
       return { kind, id: rest };
     case 'person': {
       const [orgId = ''] = rest.split(' ', 1); // an id of an org has no blanks, a sub may

@@ -14,6 +14,7 @@ export interface Schema {
   host_keys: HostKeyTable;
   rescues: RescueTable;
   frozen_people: FrozenPersonTable;
+  exec_shares: { replica: string; held: Json<Record<string, number>> };
 }
 
 interface OrgTable {

@@ -3,6 +3,8 @@
 export type Notice =
   | { kind: 'token' | 'org' | 'workspace'; id: string }
   | { kind: 'person'; orgId: string; sub: string }
+  /** It has come, or has gone and left nothing running. */
+  | { kind: 'replica'; id: string }
   | ({ kind: 'cancel' } & CancelOrder)
   /** The line was down, or is new: anything may have been missed. */
   | { kind: 'gap' };

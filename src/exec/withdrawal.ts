@@ -102,6 +102,7 @@ function concerns(notice: Notice, exec: RunningExec): boolean {
     case 'gap':
       return true;
     case 'cancel':
+    case 'replica':
       return false;
     default:
       return notice satisfies never;

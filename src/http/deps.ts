@@ -9,6 +9,7 @@ import type { OnCall } from '../diagnose/on-call.ts';
 import type { PinStore } from '../drivers/host-keys.ts';
 import type { CancelExec } from '../exec/cancel.ts';
 import type { RunExec } from '../exec/exec.ts';
+import type { Room } from '../exec/room.ts';
 import type { RunningExecs } from '../exec/running.ts';
 import type { Workspace } from '../workspace.ts';
 import type { Metrics } from './metrics.ts';
@@ -23,6 +24,8 @@ export interface HttpDeps {
   audit: AuditLog & ActivityReader;
   exec: RunExec;
   running: RunningExecs;
+  /** What is left of the limits on execs at once. */
+  room: Room;
   /** On whichever replica it runs. */
   cancel: CancelExec;
   onCall: OnCall;
@@ -31,8 +34,6 @@ export interface HttpDeps {
   limits: {
     maxTimeoutS: number;
     outputCapBytes: number;
-    maxExecsWorkspace: number;
-    maxExecsOrg: number;
     maxExecsGateway: number;
   };
   /** Requests per minute and credential; null: no limit. */

@@ -40,7 +40,7 @@ export function createExecRoute(deps: HttpDeps, heartbeatMs: number): RequestHan
     res.setHeader('X-Exec-Id', execId);
 
     const ending = new AbortController();
-    // A caller who had gone before has not got through the body gate, and no gate after that one waits.
+    // A caller who had gone before has not got through the body gate, and the one gate after it that may wait looks again.
     const hangUp = () => {
       if (!res.writableFinished) ending.abort(new EndCause('cancelled', 'the caller hung up'));
     };

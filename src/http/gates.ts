@@ -11,7 +11,7 @@ import { requireInstance, requireTier } from '../access/tier.ts';
 import { unauthenticated } from '../access/token.ts';
 import { asSallyportError, SallyportError } from '../errors.ts';
 import { parseCommand } from '../exec/command.ts';
-import { EXECS_PER_TOKEN_MAX } from '../limits.ts';
+import type { Circle } from '../exec/room.ts';
 import { ID_PATTERN } from '../workspace.ts';
 import { readJson } from './body.ts';
 import { callOf, execCall, knownCall, workspaceCall } from './call.ts';
@@ -44,7 +44,7 @@ export interface Gates {
 }
 
 export function createGates(deps: HttpDeps): Gates {
-  const { directory, limits, verifier } = deps;
+  const { directory, limits, room, verifier } = deps;
   const guesses = createGuessLimit();
   const rate = createRateLimit(deps.rates);
 
@@ -166,34 +166,42 @@ export function createGates(deps: HttpDeps): Gates {
       next();
     }),
 
-    room: withFacts({ codes: ['too_many_execs', 'capacity', 'draining'] }, (_req, res, next) => {
-      if (deps.draining()) throw new SallyportError('draining', 'the gateway is stopping and starts nothing new');
-      requireRoom(res, deps);
-      next();
-    }),
+    room: withFacts(
+      { codes: ['too_many_execs', 'capacity', 'draining', 'audit_unavailable'] },
+      async (_req, res, next) => {
+        const { caller, workspace } = workspaceCall(res);
+        const runner = { orgId: workspace.orgId, workspaceId: workspace.id, jti: caller.jti, sub: personOf(caller) };
+        refuseDraining(deps);
+        const claimed = room.claim(runner);
+        if (claimed !== null) {
+          await claimed;
+          refuseDraining(deps);
+          // Who has gone meanwhile would not be noticed any more.
+          if (res.closed) return;
+        }
+        requireRoom(res, room.full(runner));
+        requireCapacity(deps);
+        next();
+      },
+    ),
   };
 }
 
-/** Limits from the smallest circle outwards, so that the answer names the one the caller can do most about. */
-function requireRoom(res: Response, { running, limits }: HttpDeps): void {
-  const { caller, workspace } = workspaceCall(res);
-  const { id: workspaceId, orgId } = workspace;
-  const refuse = (policy: 'workspace' | 'token' | 'session' | 'org', most: number) => {
-    showQuota(res, { policy, most, left: 0, resetS: 1 });
-    throw new SallyportError('too_many_execs', `the ${policy} already runs ${most} execs, which is its limit`);
-  };
-  if (running.count({ workspaceId }) >= limits.maxExecsWorkspace) refuse('workspace', limits.maxExecsWorkspace);
-  if (caller.jti !== null && running.count({ jti: caller.jti }) >= EXECS_PER_TOKEN_MAX)
-    refuse('token', EXECS_PER_TOKEN_MAX);
-  // However many sessions a person has; their tokens have rows of their own and are counted above.
-  if (caller.kind === 'session' && running.count({ orgId, jti: null, sub: caller.sub }) >= EXECS_PER_TOKEN_MAX)
-    refuse('session', EXECS_PER_TOKEN_MAX);
-  if (running.count({ orgId }) >= limits.maxExecsOrg) refuse('org', limits.maxExecsOrg);
-  if (running.size >= limits.maxExecsGateway)
-    throw new SallyportError(
-      'capacity',
-      `the gateway already runs ${limits.maxExecsGateway} execs, which is its limit`,
-    );
+function refuseDraining({ draining }: HttpDeps): void {
+  if (draining()) throw new SallyportError('draining', 'the gateway is stopping and starts nothing new');
+}
+
+function requireRoom(res: Response, full: Circle | null): void {
+  if (full === null) return;
+  const { policy, most } = full;
+  showQuota(res, { policy, most, left: 0, resetS: 1 });
+  throw new SallyportError('too_many_execs', `the ${policy} has no room: it may run ${most} execs at once`);
+}
+
+/** Of this process alone; last, so that a refusal names the limit that the caller can do most about. */
+function requireCapacity({ running, limits }: HttpDeps): void {
+  if (running.size < limits.maxExecsGateway) return;
+  throw new SallyportError('capacity', `the gateway already runs ${limits.maxExecsGateway} execs, which is its limit`);
 }
 
 function bearerOf(req: Request): string {

@@ -35,6 +35,7 @@ import { SallyportError } from '../../src/errors.ts';
 import { createCancel } from '../../src/exec/cancel.ts';
 import type { ExecRun, RunExec } from '../../src/exec/exec.ts';
 import type { ExecEnd, ExecEvent } from '../../src/exec/frame.ts';
+import { createRoom, type ShareStore } from '../../src/exec/room.ts';
 import { createRunningExecs } from '../../src/exec/running.ts';
 import { createMetrics, type Metrics } from '../../src/http/metrics.ts';
 import { type AppPace, createApp, type HttpDeps } from '../../src/http/server.ts';
@@ -60,6 +61,12 @@ export function workspaceOf(change: Partial<Workspace> = {}): Workspace {
     ...change,
   };
 }
+
+/** No other replica is there. */
+export const ALONE: ShareStore = {
+  read: async () => [],
+  exchange: async (decide) => void decide([]),
+};
 
 const SHA_OF_NOTHING = createHash('sha256').digest('hex');
 
@@ -179,13 +186,8 @@ export async function fakeGateway(change: Partial<HttpDeps> = {}, pace: AppPace 
       rescue: () => Promise.reject(new Error('no host here')),
       rescues: { latest: async () => null },
     },
-    limits: {
-      maxTimeoutS: 120,
-      outputCapBytes: 16_777_216,
-      maxExecsWorkspace: 2,
-      maxExecsOrg: 3,
-      maxExecsGateway: 4,
-    },
+    room: createRoom({ running, limits: { maxExecsWorkspace: 2, maxExecsOrg: 3 }, store: ALONE }),
+    limits: { maxTimeoutS: 120, outputCapBytes: 16_777_216, maxExecsGateway: 4 },
     rates: null,
     processOrgId: null,
     trustProxy: null,

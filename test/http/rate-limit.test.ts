@@ -4,10 +4,12 @@ import { describe, expect, test } from 'vitest';
 import type { Caller, RateCounter } from '../../src/access/access.ts';
 import type { Verifier } from '../../src/access/token.ts';
 import { SallyportError } from '../../src/errors.ts';
+import { createRoom } from '../../src/exec/room.ts';
+import { createRunningExecs } from '../../src/exec/running.ts';
 import { createGuessLimit, createRateLimit } from '../../src/http/rate-limit.ts';
 import { EXECS_PER_TOKEN_MAX, GUESS_ADDRESSES_MAX, GUESSES_PER_MIN } from '../../src/limits.ts';
 import { aCaller } from '../access/a-caller.ts';
-import { ADMIN_TOKEN, type FakeGateway, fakeGateway } from './fake-gateway.ts';
+import { ADMIN_TOKEN, ALONE, type FakeGateway, fakeGateway } from './fake-gateway.ts';
 import { listen } from './wire.ts';
 
 const HUGE = 1_000_000;
@@ -213,8 +215,10 @@ describe('wrong credentials from one address', () => {
 describe('execs at once', () => {
   test('of one person are limited over all their sessions', async () => {
     const { deps } = await fakeGateway();
-    const limits = { ...deps.limits, maxExecsWorkspace: HUGE, maxExecsOrg: HUGE, maxExecsGateway: HUGE };
-    const gateway = await fakeGateway({ limits, verifier: people });
+    const running = createRunningExecs();
+    const room = createRoom({ running, limits: { maxExecsWorkspace: HUGE, maxExecsOrg: HUGE }, store: ALONE });
+    const limits = { ...deps.limits, maxExecsGateway: HUGE };
+    const gateway = await fakeGateway({ limits, running, room, verifier: people });
     const run = { orgId: 'org-a', workspaceId: 'ws-2', jti: null, sub: 'ada', end() {} };
     for (let index = 0; index < EXECS_PER_TOKEN_MAX; index += 1)
       gateway.deps.running.add({ ...run, execId: `e-${index}` });
@@ -233,8 +237,10 @@ describe('execs at once', () => {
 
   test('of one token are limited, others go on', async () => {
     const { deps } = await fakeGateway();
-    const limits = { ...deps.limits, maxExecsWorkspace: HUGE, maxExecsOrg: HUGE, maxExecsGateway: HUGE };
-    const gateway = await fakeGateway({ limits });
+    const running = createRunningExecs();
+    const room = createRoom({ running, limits: { maxExecsWorkspace: HUGE, maxExecsOrg: HUGE }, store: ALONE });
+    const limits = { ...deps.limits, maxExecsGateway: HUGE };
+    const gateway = await fakeGateway({ limits, running, room });
     const token = await gateway.token({ jti: 'token-busy' });
     const run = { orgId: 'org-a', workspaceId: 'ws-2', jti: 'token-busy', sub: 'ada', end() {} };
     const ended: (() => void)[] = [];
