@@ -55,6 +55,8 @@ export const CANCEL_ASK_EVERY_MS = 1_000;
 export const CANCEL_LOOK_EVERY_MS = 100;
 /** and the answer waits as long as a kill may take, and the way there. */
 export const CANCEL_WAIT_MAX_MS = KILL_BUDGET_MS + 2_000;
+/** So often a replica asks whether an admin has replaced host keys; a notice makes it ask at once. */
+export const HOST_KEYS_POLL_MS = 5_000;
 /** The connection on which a replica hears of withdrawals is tried again after these pauses, */
 export const LISTEN_PAUSE_FIRST_MS = 250;
 export const LISTEN_PAUSE_MAX_MS = 5_000;

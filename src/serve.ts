@@ -28,6 +28,7 @@ import { SallyportError } from './errors.ts';
 import { cancelHere, createCancel } from './exec/cancel.ts';
 import { EndCause } from './exec/cause.ts';
 import { createExec } from './exec/exec.ts';
+import { createHostKeyWatch, type HostKeyWatch } from './exec/host-keys.ts';
 import type { Notice } from './exec/notices.ts';
 import { keepPresence } from './exec/presence.ts';
 import { startReconciler } from './exec/reconcile.ts';
@@ -42,6 +43,7 @@ import {
   CONNECTIONS_MAX,
   DRAIN_GRACE_MS,
   FLUSH_MAX_MS,
+  HOST_KEYS_POLL_MS,
   KILL_BUDGET_MS,
   READY_CHECK_MS,
   ROOM_EVERY_MS,
@@ -91,6 +93,7 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
   const aws = createAws({ log });
   const drivers = createDrivers(config, { aws, database });
   const pool = createPool({ drivers, tunnelsMax: config.limits.tunnelsPerEndpoint, maxAgeMs: sessionMaxAgeMs(config) });
+  const hostKeys = createHostKeyWatch({ replaced: database.pins, pool });
   const running = createRunningExecs();
   const room = createRoom({ running, limits: config.limits, store: database.shares });
   let draining = false;
@@ -104,7 +107,7 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
     auditUnsealed: () => others.unsealed(),
     rightsAgeMs: () => others.rightsAgeMs(),
   });
-  const others = createOthers({ database, signingKey, pool, running, room, metrics, pace, log });
+  const others = createOthers({ database, signingKey, pool, running, room, hostKeys, metrics, pace, log });
 
   const deps: HttpDeps = {
     verifier: createVerifier({ key: signingKey, adminToken: config.adminToken, sessions: createSessions(config, log) }),
@@ -119,7 +122,7 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
     room,
     cancel: createCancel({ running, rows: database.execs, notices: database.notices }),
     onCall: createOnCall({ drivers, pool, rescues: database.rescues }),
-    hostKeys: { pins: database.pins, retire: (workspace) => pool.retire(workspace) },
+    hostKeys: { pins: database.pins, ...hostKeys },
     limits: config.limits,
     rates: config.limits.ratePerMin === 0 ? null : database.rates(config.limits.ratePerMin),
     processOrgId: config.orgId,
@@ -207,11 +210,12 @@ function createOthers(deps: {
   pool: Pool;
   running: RunningExecs;
   room: Room;
+  hostKeys: HostKeyWatch;
   metrics: Metrics;
   pace: Pace;
   log: Logger;
 }) {
-  const { database, signingKey, pool, running, room, metrics, pace, log } = deps;
+  const { database, signingKey, pool, running, room, hostKeys, metrics, pace, log } = deps;
   const store = database.replicas;
   const parts: { stop(): Promise<void> }[] = [];
   let withdrawal: Withdrawal | null = null;
@@ -225,11 +229,14 @@ function createOthers(deps: {
       sealer = startSealer({ store: database.seals, key: signingKey, log, everyMs, checkpointEveryMs });
       parts.push(sealer);
       parts.push(await keepPresence({ store, running, log, beatMs: pace.presenceBeatMs }));
-      const refresh = () =>
+      const readRoom = () =>
         room.refresh().catch((error: unknown) => log.warn({ err: error }, 'what other replicas run could not be read'));
-      await refresh();
-      const refreshing = repeat(ROOM_EVERY_MS, refresh);
-      parts.push(refreshing);
+      const readKeys = () =>
+        hostKeys.look().catch((error: unknown) => log.warn({ err: error }, 'replaced host keys could not be read'));
+      await Promise.all([readRoom(), readKeys()]);
+      const readingRoom = repeat(ROOM_EVERY_MS, readRoom);
+      const readingKeys = repeat(HOST_KEYS_POLL_MS, readKeys);
+      parts.push(readingRoom, readingKeys);
       parts.push(startReconciler({ store, pool, log, everyMs: pace.reconcileEveryMs }));
       const onEnded = metrics.countWithdrawal;
       const begun = startWithdrawal({ running, directory: database.directory, log, onEnded });
@@ -238,7 +245,8 @@ function createOthers(deps: {
       if (pace.listens === false) return;
       const heard = (notice: Notice): void => {
         if (notice.kind === 'cancel') void cancelHere(running, notice);
-        else if (notice.kind === 'replica') refreshing.now();
+        else if (notice.kind === 'replica') readingRoom.now();
+        else if (notice.kind === 'host_keys') readingKeys.now();
         else begun.heard(notice);
       };
       parts.push(database.notices.listen(heard));

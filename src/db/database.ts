@@ -9,6 +9,7 @@ import type { ActivityReader, AuditLog } from '../audit.ts';
 import type { RescueStore } from '../diagnose/rescue.ts';
 import type { PinStore } from '../drivers/host-keys.ts';
 import type { ExecRows } from '../exec/cancel.ts';
+import type { ReplacedKeys } from '../exec/host-keys.ts';
 import type { Notices } from '../exec/notices.ts';
 import type { PresenceStore } from '../exec/presence.ts';
 import type { OrphanStore } from '../exec/reconcile.ts';
@@ -38,7 +39,7 @@ export interface Database {
   directory: Directory;
   tokens: TokenStore;
   registry: Registry;
-  pins: PinStore;
+  pins: PinStore & ReplacedKeys;
   rescues: RescueStore;
   replicas: PresenceStore & OrphanStore;
   execs: ExecRows;

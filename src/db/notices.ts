@@ -103,6 +103,7 @@ export function parseNotice(payload: string): Notice | null {
     case 'org':
     case 'workspace':
     case 'replica':
+    case 'host_keys':
       return { kind, id: rest };
     case 'person': {
       const [orgId = ''] = rest.split(' ', 1); // an id of an org has no blanks, a sub may

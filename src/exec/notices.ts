@@ -5,6 +5,8 @@ export type Notice =
   | { kind: 'person'; orgId: string; sub: string }
   /** It has come, or has gone and left nothing running. */
   | { kind: 'replica'; id: string }
+  /** An admin has set those of the instance (region, id). */
+  | { kind: 'host_keys'; id: string }
   | ({ kind: 'cancel' } & CancelOrder)
   /** The line was down, or is new: anything may have been missed. */
   | { kind: 'gap' };

@@ -103,6 +103,7 @@ function concerns(notice: Notice, exec: RunningExec): boolean {
       return true;
     case 'cancel':
     case 'replica':
+    case 'host_keys':
       return false;
     default:
       return notice satisfies never;

@@ -9,9 +9,9 @@ import type { OnCall } from '../diagnose/on-call.ts';
 import type { PinStore } from '../drivers/host-keys.ts';
 import type { CancelExec } from '../exec/cancel.ts';
 import type { RunExec } from '../exec/exec.ts';
+import type { HostKeyWatch } from '../exec/host-keys.ts';
 import type { Room } from '../exec/room.ts';
 import type { RunningExecs } from '../exec/running.ts';
-import type { Workspace } from '../workspace.ts';
 import type { Metrics } from './metrics.ts';
 
 export interface HttpDeps {
@@ -29,8 +29,8 @@ export interface HttpDeps {
   /** On whichever replica it runs. */
   cancel: CancelExec;
   onCall: OnCall;
-  /** `retire`: sessions that were opened by the old keys take nobody any more. */
-  hostKeys: { pins: PinStore; retire(workspace: Workspace): void };
+  /** `look`: sessions of this replica that were opened by replaced keys take nobody any more. */
+  hostKeys: HostKeyWatch & { pins: PinStore };
   limits: {
     maxTimeoutS: number;
     outputCapBytes: number;

@@ -2,8 +2,8 @@
  * The host keys by which a host is known. Everybody of the org may compare them; only the admin token says which are
  * right, because whoever pins a key decides whom the gateway takes for the host.
  *
- * A replacement holds for every connection that is opened after it; sessions of this replica that were opened by the old
- * keys take no new execs.
+ * A replacement holds for every connection that is opened after it; sessions that were opened by the old keys take no new
+ * execs, here when the answer is sent, on other replicas a moment later (exec/host-keys.ts).
  */
 import type { Request, RequestHandler, Response } from 'express';
 import { z } from 'zod';
@@ -27,7 +27,7 @@ export interface HostKeyRoutes {
 }
 
 export function createHostKeyRoutes(deps: HttpDeps): HostKeyRoutes {
-  const { pins, retire } = deps.hostKeys;
+  const { pins, look } = deps.hostKeys;
 
   async function show(res: Response, workspace: Workspace): Promise<void> {
     const { region, instanceId } = requirePlace(workspace);
@@ -56,7 +56,7 @@ export function createHostKeyRoutes(deps: HttpDeps): HostKeyRoutes {
         summary: `host keys of ${id}: ${names}`,
       });
       await pins.put(region, instanceId, keys, 'admin');
-      retire(workspace);
+      await look();
       await show(res, workspace);
     },
   };

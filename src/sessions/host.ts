@@ -7,7 +7,7 @@
  */
 import { SallyportError } from '../errors.ts';
 import { EXECS_PER_SESSION, OPENINGS_PER_HOST, SESSION_HOLD_MIN_MS, SESSION_OPEN_MAX_MS } from '../limits.ts';
-import type { Workspace } from '../workspace.ts';
+import type { Target, Workspace } from '../workspace.ts';
 import { type Budget, noPlace } from './budget.ts';
 import type { Lease, Opening as OpenCall, Session } from './session.ts';
 import { ConnectTrace } from './trace.ts';
@@ -55,6 +55,7 @@ interface Waiter {
 }
 
 interface HostOptions {
+  target: Target;
   open(workspace: Workspace, call: OpenCall): Promise<Session>;
   budget: Budget;
   tunnelsMax: number;
@@ -73,6 +74,10 @@ export class Host {
 
   constructor(options: HostOptions) {
     this.#options = options;
+  }
+
+  get target(): Target {
+    return this.#options.target;
   }
 
   leaseOpen(): Lease | null {

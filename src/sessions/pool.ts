@@ -5,7 +5,7 @@
  */
 import { SallyportError } from '../errors.ts';
 import { SESSION_HOLD_MIN_MS, SESSION_IDLE_MS, SESSION_MAX_AGE_MS, TUNNELS_PER_ENDPOINT } from '../limits.ts';
-import type { DriverName, Workspace } from '../workspace.ts';
+import type { DriverName, Target, Workspace } from '../workspace.ts';
 import { createBudget, noPlace } from './budget.ts';
 import { Host, type Waiting } from './host.ts';
 import type { Driver, Lease, Opening, ProbeEnd, Session } from './session.ts';
@@ -23,8 +23,8 @@ export interface Pool {
    * Driver.probe; the caller closes the session.
    */
   probe(workspace: Workspace, opening: Omit<Opening, 'reserve'>, until: ProbeEnd): Promise<Session | null>;
-  /** What the workspace's host is trusted by has changed: its open sessions take nobody any more; what runs on them may end. */
-  retire(workspace: Workspace): void;
+  /** What these hosts are trusted by has changed: their open sessions take nobody any more; what runs on them may end. */
+  retire(isConcerned: (target: Target) => boolean): void;
   readonly closed: boolean;
   /** Closes every session at once, gives up every opening, refuses new leases. */
   close(): void;
@@ -76,6 +76,7 @@ export function createPool(deps: {
     let host = hosts.get(key);
     if (host === undefined) {
       host = new Host({
+        target: workspace.target,
         open: (who, opening) => driver.open(who, opening),
         budget,
         tunnelsMax,
@@ -109,9 +110,8 @@ export function createPool(deps: {
         else void session.closed.then(giveBack);
       }
     },
-    retire(workspace) {
-      const driver = drivers.get(workspace.target.driver);
-      if (driver !== undefined) hosts.get(`${driver.name} ${driver.key(workspace)}`)?.retireAll();
+    retire(isConcerned) {
+      for (const host of [...hosts.values()]) if (isConcerned(host.target)) host.retireAll();
     },
     get closed() {
       return closing.signal.aborted;

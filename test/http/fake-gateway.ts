@@ -179,7 +179,7 @@ export async function fakeGateway(change: Partial<HttpDeps> = {}, pace: AppPace 
     exec,
     running,
     cancel: createCancel({ running, rows: { find: async () => null }, notices: { async askToCancel() {} } }),
-    hostKeys: { pins: { get: async () => [], put: async () => {} }, retire() {} },
+    hostKeys: { pins: { get: async () => [], put: async () => {} }, look: async () => {} },
     onCall: {
       diagnose: () => Promise.reject(new Error('no host here')),
       readConsole: () => Promise.reject(new Error('no host here')),

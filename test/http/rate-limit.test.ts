@@ -230,7 +230,7 @@ describe('execs at once', () => {
     const refused = await exec('org-a.ada.2');
     expect(refused.body).toMatchObject({
       code: 'too_many_execs',
-      error: expect.stringMatching(/^the session already/),
+      error: expect.stringMatching(/^the session has no room/),
     });
     expect((await exec('org-a.bob.1')).status).toBe(200);
   });

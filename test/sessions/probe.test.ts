@@ -132,7 +132,7 @@ describe('a host whose keys were replaced', () => {
     const old = fakeSession();
     first(openings).succeed(old);
     const held = await leasing;
-    pool.retire(workspace);
+    pool.retire((target) => target === workspace.target);
     expect(pool.leaseOpen(workspace)).toBeNull();
     expect(old.closes).toBe(0);
     held.release();
@@ -143,7 +143,7 @@ describe('a host whose keys were replaced', () => {
     const { pool, openings } = setup();
     const leasing = lease(pool);
     await turn();
-    pool.retire(workspace);
+    pool.retire((target) => target === workspace.target);
     const old = fakeSession();
     first(openings).succeed(old);
     await turn();
@@ -157,7 +157,7 @@ describe('a host whose keys were replaced', () => {
     const { pool, openings } = setup();
     const leasing = lease(pool);
     await turn();
-    pool.retire(workspace);
+    pool.retire((target) => target === workspace.target);
     const later = lease(pool);
     await turn();
     expect(openings).toHaveLength(2);
@@ -169,9 +169,18 @@ describe('a host whose keys were replaced', () => {
     await expect(leasing).resolves.toMatchObject({ session: fresh });
   });
 
-  it('that was never dialled is nothing to retire', () => {
-    const { pool } = setup();
-    pool.retire(workspace);
-    expect(pool.stats()).toMatchObject({ sessions: 0, openings: 0 });
+  it('leaves the sessions of others alone', async () => {
+    const { pool, openings } = setup();
+    const leasing = lease(pool);
+    await turn();
+    const session = fakeSession();
+    first(openings).succeed(session);
+    const held = await leasing;
+    pool.retire((target) => target !== workspace.target);
+    held.release();
+    const again = pool.leaseOpen(workspace);
+    expect(again?.session).toBe(session);
+    again?.release();
+    expect(session.closes).toBe(0);
   });
 });
