@@ -35,6 +35,14 @@ const VERBS: Readonly<Record<string, ClientVerb>> = {
     description: 'list, get, set, freeze and unfreeze orgs and people (admin token)',
     load: () => import('./org.ts'),
   },
+  freeze: {
+    description: 'withdraw every right in an org and end what it runs (admin token)',
+    load: async () => ({ verb: (await import('./org.ts')).freeze }),
+  },
+  unfreeze: {
+    description: 'give the rights of an org back (admin token)',
+    load: async () => ({ verb: (await import('./org.ts')).unfreeze }),
+  },
 };
 
 /** `argv` without the interpreter and the program. */

@@ -1,4 +1,4 @@
-/** `sallyport org`: tenants, with the admin token. Freezing one ends what it runs. */
+/** `sallyport org`: tenants and people, with the admin token. Freezing one ends what it runs; `sallyport freeze` is the same, for a hurry. */
 import type { OrgView, PersonView } from '../client/wire.ts';
 import {
   countOf,
@@ -41,15 +41,8 @@ export const verb: Verb = {
       await printItem(call, await call.client.orgs.put(id, { name: call.flags.name }), TABLE);
     });
 
-    const freeze = command.command('freeze <id>').description('withdraw every right in an org, until unfrozen');
-    definePlain(freeze, context, async (call, id = '') => {
-      await printItem(call, await call.client.orgs.freeze(id), TABLE);
-    });
-
-    const unfreeze = command.command('unfreeze <id>').description('give the rights back');
-    definePlain(unfreeze, context, async (call, id = '') => {
-      await printItem(call, await call.client.orgs.unfreeze(id), TABLE);
-    });
+    freeze.define(command.command('freeze').description('withdraw every right in an org, until unfrozen'), context);
+    unfreeze.define(command.command('unfreeze').description('give the rights back'), context);
 
     const people = command
       .command('frozen-people <id>')
@@ -73,3 +66,16 @@ export const verb: Verb = {
     });
   },
 };
+
+export const freeze = freezing('freeze');
+export const unfreeze = freezing('unfreeze');
+
+function freezing(action: 'freeze' | 'unfreeze'): Verb {
+  return {
+    define(command, context) {
+      definePlain(command.argument('<id>', 'the org'), context, async (call, id = '') => {
+        await printItem(call, await call.client.orgs[action](id), TABLE);
+      });
+    },
+  };
+}

@@ -215,6 +215,16 @@ it('org: people in it', async () => {
   ]);
 });
 
+it('freeze and unfreeze are those of org', async () => {
+  const org = { id: 'o-1', name: 'Org', frozen: true };
+  expect((await run(['freeze', 'o-1'], org)).text).toBe('ID   NAME  FROZEN\no-1  Org   yes\n');
+  expect((await run(['unfreeze', 'o-1', '--json'], org)).text).toBe(`${JSON.stringify(org)}\n`);
+  expect(asked()).toEqual([
+    ['POST', '/orgs/o-1/freeze', null],
+    ['POST', '/orgs/o-1/unfreeze', null],
+  ]);
+});
+
 describe('activity', () => {
   it('asks for what the options say', async () => {
     const words = ['--status', 'ok', '--type', 'workspace_exec', '--actor', 'admin-token', '--limit', '7'];
@@ -277,6 +287,7 @@ describe('every verb', () => {
     [['frobnicate'], /^sallyport: unknown command 'frobnicate'/],
     [['token', 'frobnicate'], /unknown command 'frobnicate'/],
     [['token', 'create'], /missing required argument 'name'/],
+    [['freeze'], /missing required argument 'id'/],
     [['org', 'set', 'o-1'], /required option '--name/],
     [['org', 'list', 'extra'], /too many arguments/],
     [[], /Usage: sallyport/],
