@@ -38,7 +38,14 @@ import { createRunningExecs, type RunningExecs } from './exec/running.ts';
 import { type Sealer, startSealer } from './exec/seal.ts';
 import { startWithdrawal, type Withdrawal } from './exec/withdrawal.ts';
 import { createMetrics, type Metrics } from './http/metrics.ts';
-import { createApp, createMetricsApp, type HttpDeps, type RunningServer, startServer } from './http/server.ts';
+import {
+  createApp,
+  createMetricsApp,
+  type HttpDeps,
+  type RunningServer,
+  type ServerSettings,
+  startServer,
+} from './http/server.ts';
 import {
   CONNECTIONS_MAX,
   DRAIN_GRACE_MS,
@@ -65,7 +72,7 @@ export interface Gateway {
   stop(graceMs?: number): Promise<void>;
 }
 
-/** What the tests of several replicas make shorter; limits.ts has what holds otherwise, and why. */
+/** What tests with gateways as processes make shorter; limits.ts has what holds otherwise, and why. */
 export interface Pace {
   presenceBeatMs?: number;
   presenceMaxMs?: number;
@@ -74,6 +81,8 @@ export interface Pace {
   checkpointEveryMs?: number;
   /** Off: as behind a pooler that swallows notices. */
   listens?: boolean;
+  /** What slow clients may take. */
+  slow?: ServerSettings['slow'] & { answerStallMs?: number };
 }
 
 export async function startGateway(config: Config, log: Logger, pace: Pace = {}): Promise<Gateway> {
@@ -138,7 +147,7 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
 
   try {
     await others.start();
-    const server = await listen(deps, config);
+    const server = await listen(deps, config, pace.slow);
     log.info({ url: server.url, metrics_url: server.metricsUrl, replica }, 'ready');
     // The first dial should not pay for loading the SDK; what goes wrong with it is told there.
     aws.preload().catch(() => undefined);
@@ -275,13 +284,17 @@ async function keptSigningKey(dataDir: string): Promise<string> {
 }
 
 /** The API, and where metrics have a port of their own a second server, which is the last to go. */
-async function listen(deps: HttpDeps, config: Config): Promise<RunningServer & { metricsUrl: string }> {
+async function listen(
+  deps: HttpDeps,
+  config: Config,
+  slow: Pace['slow'] = {},
+): Promise<RunningServer & { metricsUrl: string }> {
   const { host, port, tls, metricsPort } = config;
   const onFull = createFullWarning(deps.log);
   const aside =
     metricsPort === null ? null : await startServer(createMetricsApp(deps), { host, port: metricsPort, tls });
   try {
-    const server = await startServer(createApp(deps), { host, port, tls, onFull });
+    const server = await startServer(createApp(deps, slow), { host, port, tls, onFull, slow });
     return {
       url: server.url,
       metricsUrl: `${(aside ?? server).url}/metrics`,

@@ -125,7 +125,7 @@ export interface ServerSettings {
   /** Told of connections that were refused because there were too many. */
   onFull?: () => void;
   /** For tests, which cannot wait as long as a slow client may. */
-  slow?: { headersMs?: number; requestMs?: number; connections?: number };
+  slow?: { headersMs?: number; requestMs?: number; keepAliveMs?: number; connections?: number };
 }
 
 export async function startServer(app: Express, options: ServerSettings): Promise<RunningServer> {
@@ -150,11 +150,12 @@ export async function startServer(app: Express, options: ServerSettings): Promis
 }
 
 function createServer(app: Express, { tls, slow = {} }: ServerSettings): Server {
-  const { headersMs = HEADERS_MAX_MS, requestMs = REQUEST_MAX_MS, connections = CONNECTIONS_MAX } = slow;
+  const { headersMs = HEADERS_MAX_MS, requestMs = REQUEST_MAX_MS } = slow;
+  const { keepAliveMs = KEEP_ALIVE_MS, connections = CONNECTIONS_MAX } = slow;
   const limits: ServerOptions = {
     headersTimeout: headersMs,
     requestTimeout: requestMs,
-    keepAliveTimeout: KEEP_ALIVE_MS,
+    keepAliveTimeout: keepAliveMs,
     maxHeaderSize: HEADERS_MAX_BYTES,
     connectionsCheckingInterval: headersMs / 4,
   };
