@@ -1,0 +1,33 @@
+/** What the figures were measured on. */
+import { execFile } from 'node:child_process';
+import { cpus, loadavg } from 'node:os';
+import { promisify } from 'node:util';
+import { findBinaries } from '../../../src/db/postgres-binaries.ts';
+import { hasNativeCrypto } from '../../../src/drivers/native-crypto.ts';
+
+export interface Machine {
+  cpu: string;
+  cores: number;
+  node: string;
+  openssh: string;
+  postgresql: string;
+  /** Whether ssh2 encrypts in native code. */
+  nativeCrypto: boolean;
+  /** Over the last minute, before the first row. */
+  loadBefore: number;
+}
+
+export async function readMachine(): Promise<Machine> {
+  const run = promisify(execFile);
+  const { postgres } = await findBinaries();
+  const [ssh, database] = [await run('ssh', ['-V']), await run(postgres, ['--version'])];
+  return {
+    cpu: cpus()[0]?.model ?? 'unknown',
+    cores: cpus().length,
+    node: process.version,
+    openssh: ssh.stderr.trim(),
+    postgresql: database.stdout.trim(),
+    nativeCrypto: hasNativeCrypto(),
+    loadBefore: loadavg()[0] ?? Number.NaN,
+  };
+}
