@@ -1,89 +1,70 @@
 /**
- * What evidence costs the writer of audit rows: the same work with the triggers of migration 0008 and without them, in
- * turn, on the embedded server as it runs for real (commits are synced). `tsx test/bench/audit.ts`.
+ * Row 10: what the audit row costs.
+ *
+ * Nobody can switch the audit off, so there is no exec without it to compare with. Measured is the log itself on the same
+ * durable PostgreSQL: an exec waits for the insert (while its channel opens, so the insert is the most that it can cost its
+ * caller), not for the update. Beside it the exec of row 1, and how many rows a second go through with a hundred callers.
  */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { openDatabase } from '../../src/db/database.ts';
-import { startEmbedded } from '../../src/db/embedded.ts';
-import { execOf, exited } from '../db/facts.ts';
-import { silent } from '../support/database-url.ts';
-import { runSql } from '../support/sql.ts';
+import type { AuditOps } from './support/audit-worker.ts';
+import { interleave } from './support/interleave.ts';
+import { perSecond } from './support/load.ts';
+import { startHttpCaller } from './support/peers.ts';
+import { atLeast, atMost, type RowResult, ratio, seriesOf } from './support/report.ts';
+import { median } from './support/stats.ts';
+import type { World } from './support/world.ts';
 
-const ROUNDS = 5;
-const CALLERS = 192;
-const BATCHED_ROWS = 12_000;
-const SINGLE_ROWS = 400;
+const CALLERS = 100;
 
-const dataDir = await mkdtemp(join(tmpdir(), 'bench-audit-'));
-const server = await startEmbedded({ dataDir, log: silent });
-const database = await openDatabase({ url: server.url, migrateUrl: null, dataDir, replica: 'bench', log: silent });
-try {
-  const rounds: Record<string, number>[] = [];
-  await setTriggers(true);
-  await measure();
-  for (let round = 0; round < ROUNDS; round += 1) {
-    for (const evidence of [false, true]) {
-      await setTriggers(evidence);
-      rounds.push({ evidence: Number(evidence), ...(await measure()) });
-    }
+export async function auditCost(world: World): Promise<RowResult> {
+  const { quick, signal } = world;
+  await world.sshd();
+  const gateway = await world.gateway();
+  const http = await startHttpCaller(world);
+  const audit = await world.worker<AuditOps>('audit-worker.ts');
+  await audit.ask('open', { url: await world.newDatabase() });
+  try {
+    const how = { callers: CALLERS, forMs: quick ? 1_000 : 3_000 };
+    const target = gateway.exec('real', ['/bin/true']);
+    await http.ask('load', { ...target, callers: 4, forMs: how.forMs });
+    const times = await interleave(
+      [
+        { name: 'gateway, warm exec', run: () => http.ask('once', target) },
+        { name: 'insert committed', run: async () => (await audit.ask('once', {})).openMs },
+        { name: 'insert and update, both awaited', run: async () => (await audit.ask('once', {})).cycleMs },
+      ],
+      { rounds: quick ? 60 : 300, warmUps: quick ? 20 : 50, signal },
+    );
+    const rates = await interleave(
+      [
+        { name: 'rows opened', run: async () => perSecond(await audit.ask('load', { ...how, finishes: false })) },
+        {
+          name: 'rows opened and finished',
+          run: async () => perSecond(await audit.ask('load', { ...how, finishes: true })),
+        },
+      ],
+      { rounds: quick ? 2 : 4, warmUps: 1, signal },
+    );
+    const series = [...seriesOf(times, 'ms'), ...seriesOf(rates, 'rows/s')];
+    return {
+      row: 10,
+      title: `the audit row; rates with ${CALLERS} callers`,
+      series,
+      ratios: [
+        {
+          what: 'insert / warm exec (the most a caller can wait for it)',
+          value: ratio(series, 'insert committed', 'gateway, warm exec'),
+          goal: atMost(0.15),
+        },
+        {
+          what: 'insert and update / warm exec (were both awaited)',
+          value: ratio(series, 'insert and update, both awaited', 'gateway, warm exec'),
+          goal: null,
+        },
+        { what: 'rows opened in a second', value: median(rates.get('rows opened') ?? []), goal: atLeast(20_000) },
+      ],
+      notes: ['no exec goes without its row, so the log itself is measured, not the difference'],
+    };
+  } finally {
+    await audit.ask('close', {});
   }
-  const rows = [0, 1].map((evidence) => medians(rounds.filter((round) => round.evidence === evidence)));
-  console.table(rows);
-  console.log(JSON.stringify({ bench: 'audit', node: process.version, rounds: ROUNDS, rows }));
-} finally {
-  await database.close();
-  await server.stop();
-  await rm(dataDir, { recursive: true, force: true });
-}
-
-async function setTriggers(enabled: boolean): Promise<void> {
-  const word = enabled ? 'enable' : 'disable';
-  for (const trigger of ['inserted', 'updated'])
-    await runSql(server.url, `alter table activity_logs ${word} trigger activity_logs_${trigger}`);
-}
-
-async function measure(): Promise<Record<string, number>> {
-  const cyclesUs: number[] = [];
-  for (let index = 0; index < SINGLE_ROWS; index += 1)
-    cyclesUs.push(1000 * (await timed(async () => (await database.audit.open(execOf())).close(exited()))));
-  const entries: Awaited<ReturnType<typeof database.audit.open>>[] = [];
-  const openMs = await timed(() =>
-    inParallel(BATCHED_ROWS, async () => void entries.push(await database.audit.open(execOf()))),
-  );
-  const closeMs = await timed(() => inParallel(BATCHED_ROWS, async (index) => entries[index]?.close(exited())));
-  let sealed = 0;
-  const sealMs = await timed(async () => {
-    for (let batch = 1; batch > 0; sealed += batch) batch = (await database.seals.seal('acme')) ?? 0;
-  });
-  return {
-    openedPerS: Math.round((BATCHED_ROWS / openMs) * 1000),
-    closedPerS: Math.round((BATCHED_ROWS / closeMs) * 1000),
-    cycleUs: Math.round(median(cyclesUs)),
-    sealedPerS: Math.round((sealed / sealMs) * 1000),
-  };
-}
-
-async function timed(work: () => Promise<unknown>): Promise<number> {
-  const from = performance.now();
-  await work();
-  return performance.now() - from;
-}
-
-async function inParallel(count: number, work: (index: number) => Promise<void>): Promise<void> {
-  let next = 0;
-  const lane = async () => {
-    for (let index = next++; index < count; index = next++) await work(index);
-  };
-  await Promise.all(Array.from({ length: CALLERS }, lane));
-}
-
-function medians(rounds: Record<string, number>[]): Record<string, number> {
-  const names = Object.keys(rounds[0] ?? {});
-  return Object.fromEntries(names.map((name) => [name, median(rounds.map((round) => round[name] ?? 0))]));
-}
-
-function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
 }

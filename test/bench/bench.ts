@@ -15,7 +15,11 @@ import { writeFileSync } from 'node:fs';
 import { loadavg, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { auditCost } from './audit.ts';
 import { manyCallers, ownCost } from './callers.ts';
+import { coldExec } from './cold.ts';
+import { commandLine } from './command-line.ts';
+import { ending } from './ending.ts';
 import { readMachine } from './support/machine.ts';
 import { printRow, type RowResult } from './support/report.ts';
 import { createWorld, type World } from './support/world.ts';
@@ -25,9 +29,13 @@ import { farExec, warmExec } from './warm-exec.ts';
 const ROWS: ReadonlyMap<number, (world: World) => Promise<RowResult>> = new Map([
   [1, warmExec],
   [2, farExec],
+  [3, coldExec],
   [4, throughput],
   [5, manyCallers],
   [6, ownCost],
+  [9, commandLine],
+  [10, auditCost],
+  [11, ending],
 ]);
 
 interface Options {

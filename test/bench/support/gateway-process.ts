@@ -28,7 +28,8 @@ export interface GatewayProcess {
   addWorkspace(id: string, host: { host?: string; port: number; osUser: string }): Promise<void>;
   /** What a caller sends for one exec. */
   exec(workspace: string, cmd: readonly string[], more?: object): HttpTarget;
-  metrics(): Promise<string>;
+  /** Of its metrics, without `sallyport_`. */
+  gauge(name: string): Promise<number>;
   stop(): Promise<void>;
 }
 
@@ -109,7 +110,12 @@ export async function startGatewayProcess(options: GatewayOptions): Promise<Gate
       token,
       body: { cmd, ...more },
     }),
-    metrics: async () => await (await fetch(`${url}/metrics`)).text(),
+    async gauge(name) {
+      const text = await (await fetch(`${url}/metrics`)).text();
+      const value = new RegExp(`^sallyport_${name} (\\S+)$`, 'm').exec(text)?.[1];
+      if (value === undefined) throw new Error(`the gateway has no metric ${name}`);
+      return Number(value);
+    },
     async stop() {
       child.kill('SIGTERM');
       const late = setTimeout(() => child.kill('SIGKILL'), STOP_MAX_MS);

@@ -31,6 +31,8 @@ export interface World {
   /** Of the user that sshd and the answering server let in; 0600. */
   keyFile(): Promise<string>;
   knownHosts(): string;
+  /** Of the sshd, as an admin stores it; for after `sshd()`. */
+  hostKeyLine(): string;
   /** Real sshd, the workspace `real` of the gateway. */
   sshd(): Promise<SshHost>;
   /** The server that only answers, on every loopback address; the workspace `answering`. */
@@ -65,14 +67,16 @@ export function createWorld(options: { quick: boolean; profileDir: string | null
   const stops: (() => Promise<void> | void)[] = [];
   const atEnd = (stop: () => Promise<void> | void): void => void stops.push(stop);
 
+  let hostKeyLine = '';
   const startServer = once(async (): Promise<Sshd> => {
     const server = await startSshd(SSHD_CONFIG);
     atEnd(() => server.stop());
     know('127.0.0.1', server.port, server.hostKey);
+    hostKeyLine = lineOf(server.hostKey);
     return server;
   });
   const know = (host: string, port: number, wireKey: Buffer): void =>
-    appendFileSync(knownHosts, `[${host}]:${port} ssh-ed25519 ${wireKey.toString('base64')}\n`);
+    appendFileSync(knownHosts, `[${host}]:${port} ${lineOf(wireKey)}\n`);
 
   const keyFile = once(async () => {
     const file = join(folder, 'key');
@@ -131,6 +135,7 @@ export function createWorld(options: { quick: boolean; profileDir: string | null
     signal,
     keyFile,
     knownHosts: () => knownHosts,
+    hostKeyLine: () => hostKeyLine,
     gateway,
     newGateway,
     newDatabase,
@@ -170,6 +175,10 @@ export function createWorld(options: { quick: boolean; profileDir: string | null
       rmSync(folder, { recursive: true, force: true });
     },
   };
+}
+
+function lineOf(wireKey: Buffer): string {
+  return `ssh-ed25519 ${wireKey.toString('base64')}`;
 }
 
 /** The first call starts it, all calls get it. */
