@@ -20,6 +20,7 @@ import { manyCallers, ownCost } from './callers.ts';
 import { coldExec } from './cold.ts';
 import { commandLine } from './command-line.ts';
 import { ending } from './ending.ts';
+import { memory } from './memory.ts';
 import { readMachine } from './support/machine.ts';
 import { printRow, type RowResult } from './support/report.ts';
 import { createWorld, type World } from './support/world.ts';
@@ -33,6 +34,7 @@ const ROWS: ReadonlyMap<number, (world: World) => Promise<RowResult>> = new Map(
   [4, throughput],
   [5, manyCallers],
   [6, ownCost],
+  [8, memory],
   [9, commandLine],
   [10, auditCost],
   [11, ending],

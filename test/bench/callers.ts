@@ -21,7 +21,7 @@ const COMMAND = 'exec /bin/true';
 
 export async function manyCallers(world: World): Promise<RowResult> {
   const { quick, signal } = world;
-  const forMs = quick ? 1_000 : 3_000;
+  const forMs = quick ? 700 : 3_000;
   const host = await world.sshd();
   const gateway = await world.gateway();
   const [http, commands] = [await startHttpCaller(world), await world.worker<CommandOps>('command-worker.ts')];
@@ -34,7 +34,7 @@ export async function manyCallers(world: World): Promise<RowResult> {
 
   const how = { callers: CALLERS, forMs };
   const rateOf = async (load: Promise<Load>): Promise<number> => perSecond(await load);
-  const runs = quick ? 200 : 800;
+  const runs = quick ? 150 : 800;
   const entrants: Entrant[] = [
     { name: 'gateway', run: () => rateOf(http.ask('load', { ...gateway.exec('real', ['/bin/true']), ...how })) },
     { name: 'bare ssh2', run: () => rateOf(bare.ask('load', { ...how, command: COMMAND })) },
@@ -50,7 +50,7 @@ export async function manyCallers(world: World): Promise<RowResult> {
   ];
   if (asyncssh !== null)
     entrants.push({ name: 'asyncssh', run: () => rateOf(asyncssh.load({ ...how, command: COMMAND })) });
-  const samples = await interleave(entrants, { rounds: quick ? 3 : 6, warmUps: 1, signal });
+  const samples = await interleave(entrants, { rounds: quick ? 2 : 6, warmUps: 1, signal });
   const series = seriesOf(samples, 'exec/s');
   const against = (name: string): number => ratio(series, 'gateway', name);
   return {
@@ -73,7 +73,7 @@ export async function manyCallers(world: World): Promise<RowResult> {
 
 export async function ownCost(world: World): Promise<RowResult> {
   const { quick, signal } = world;
-  const how = { callers: CALLERS, forMs: quick ? 1_500 : 4_000 };
+  const how = { callers: CALLERS, forMs: quick ? 1_000 : 4_000 };
   const host = await world.answering();
   const gateway = await world.gateway();
   const http = await startHttpCaller(world);
@@ -92,7 +92,7 @@ export async function ownCost(world: World): Promise<RowResult> {
     entrant('gateway', () => http.ask('load', { ...gateway.exec('answering', ['/bin/true']), ...how })),
     entrant('bare ssh2', () => bare.ask('load', { ...how, command: COMMAND })),
   ];
-  const warmUps = 2;
+  const warmUps = quick ? 1 : 2;
   const rates = await interleave(entrants, { rounds: quick ? 3 : 6, warmUps, signal });
   const latencies = new Map(
     [...loads].map(([name, all]) => [name, all.slice(warmUps).flatMap(({ latenciesMs }) => latenciesMs)]),

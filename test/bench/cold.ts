@@ -14,7 +14,7 @@ import type { Ssh2Ops } from './support/ssh2-worker.ts';
 import type { World } from './support/world.ts';
 
 const COMMAND = 'exec /bin/true';
-const LATENCIES_MS = [0, 50, 100];
+const LATENCIES_MS = { full: [0, 50, 100], quick: [0, 50] };
 
 export async function coldExec(world: World): Promise<RowResult> {
   const direct = await coldHost(world);
@@ -74,7 +74,7 @@ async function coldInstance(world: World): Promise<Part> {
   const lab = await world.worker<FirstConnectionOps>('first-connection.ts');
   const part: Part = { series: [], ratios: [] };
   try {
-    for (const latencyMs of LATENCIES_MS) {
+    for (const latencyMs of quick ? LATENCIES_MS.quick : LATENCIES_MS.full) {
       await lab.ask('setLatency', { latencyMs });
       const ways = { overlapped: [] as number[], 'one after another': [] as number[], 'longest chain': [] as number[] };
       for (let round = -1; round < (quick ? 3 : 9); round += 1) {
