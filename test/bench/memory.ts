@@ -86,6 +86,7 @@ async function stalledReaders(world: World, { name, script }: (typeof PROGRAMS)[
   if (running !== READERS_BEFORE + READERS) throw new Error(`expected every program to run, got ${running}`);
   await stalling.ask('hangUp', {});
   await waitUntil('no exec runs', async () => (await gateway.gauge('execs_running')) === 0, 30_000);
+  await gateway.stop();
 
   const half = Math.floor(held.length / 2);
   return {
@@ -111,19 +112,25 @@ async function idleConnections(world: World): Promise<Part> {
   const callers = await Promise.all(Array.from({ length: AT_ONCE }, () => startHttpCaller(world)));
   const commands = await world.worker<CommandOps>('command-worker.ts');
   const count = idleCount(world);
-  const open = (from: number, to: number): Promise<unknown> =>
+  const inLanes = (
+    from: number,
+    to: number,
+    act: (index: number, http: (typeof callers)[number]) => Promise<unknown>,
+  ) =>
     Promise.all(
       callers.map(async (http, lane) => {
         for (let index = from + lane; index < to; index += AT_ONCE) {
           world.signal.throwIfAborted();
-          await http.ask('once', gateway.exec(`idle-${index}`, ['/bin/true']));
+          await act(index, http);
         }
       }),
     );
-  for (let index = 0; index < IDLE_BEFORE + count; index += 1) {
+  const open = (from: number, to: number): Promise<unknown> =>
+    inLanes(from, to, (index, http) => http.ask('once', gateway.exec(`idle-${index}`, ['/bin/true'])));
+  await inLanes(0, IDLE_BEFORE + count, (index) => {
     const address = `127.1.${Math.floor(index / 250)}.${1 + (index % 250)}`;
-    await gateway.addWorkspace(`idle-${index}`, { host: address, port: host.port, osUser: host.username });
-  }
+    return gateway.addWorkspace(`idle-${index}`, { host: address, port: host.port, osUser: host.username });
+  });
   await open(0, IDLE_BEFORE);
   await callers[0]?.ask('load', { ...gateway.exec('idle-0', ['/bin/true']), callers: AT_ONCE, forMs: 1_500 });
   const before = await whenStill(world, gateway.pid);
@@ -134,6 +141,7 @@ async function idleConnections(world: World): Promise<Part> {
   const opened = (await gateway.gauge('pool_sessions')) - sessionsBefore;
   if (opened !== count) throw new Error(`expected ${count} connections more, got ${opened}`);
 
+  await gateway.stop();
   const held = after.map((bytes) => (bytes - before) / count / KIB);
   const master = await masterBytes(world, commands);
   const samples = new Map([
