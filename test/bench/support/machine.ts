@@ -1,9 +1,12 @@
 /** What the figures were measured on. */
 import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { cpus, loadavg } from 'node:os';
 import { promisify } from 'node:util';
 import { findBinaries } from '../../../src/db/postgres-binaries.ts';
 import { hasNativeCrypto } from '../../../src/drivers/native-crypto.ts';
+
+const SSHD = '/usr/sbin/sshd';
 
 export interface Machine {
   cpu: string;
@@ -17,10 +20,12 @@ export interface Machine {
   loadBefore: number;
 }
 
+/** Rejects with what is to be installed where a peer is missing without which no row is valid. */
 export async function readMachine(): Promise<Machine> {
   const run = promisify(execFile);
+  if (!existsSync(SSHD)) throw new Error(`${SSHD} is missing (Debian: apt-get install openssh-server)`);
   const { postgres } = await findBinaries();
-  const [ssh, database] = [await run('ssh', ['-V']), await run(postgres, ['--version'])];
+  const [ssh, database] = [await run('ssh', ['-V']).catch(noClient), await run(postgres, ['--version'])];
   return {
     cpu: cpus()[0]?.model ?? 'unknown',
     cores: cpus().length,
@@ -30,4 +35,8 @@ export async function readMachine(): Promise<Machine> {
     nativeCrypto: hasNativeCrypto(),
     loadBefore: loadavg()[0] ?? Number.NaN,
   };
+}
+
+function noClient(cause: unknown): never {
+  throw new Error('ssh is missing (Debian: apt-get install openssh-client)', { cause });
 }
