@@ -50,7 +50,7 @@ export async function manyCallers(world: World): Promise<RowResult> {
   ];
   if (asyncssh !== null)
     entrants.push({ name: 'asyncssh', run: () => rateOf(asyncssh.load({ ...how, command: COMMAND })) });
-  const samples = await interleave(entrants, { rounds: quick ? 2 : 6, warmUps: 1, signal });
+  const samples = await interleave(entrants, { rounds: quick ? 2 : 5, warmUps: 1, signal });
   const series = seriesOf(samples, 'exec/s');
   const against = (name: string): number => ratio(series, 'gateway', name);
   return {
@@ -93,7 +93,7 @@ export async function ownCost(world: World): Promise<RowResult> {
     entrant('bare ssh2', () => bare.ask('load', { ...how, command: COMMAND })),
   ];
   const warmUps = quick ? 1 : 2;
-  const rates = await interleave(entrants, { rounds: quick ? 3 : 6, warmUps, signal });
+  const rates = await interleave(entrants, { rounds: quick ? 3 : 5, warmUps, signal });
   const latencies = new Map(
     [...loads].map(([name, all]) => [name, all.slice(warmUps).flatMap(({ latenciesMs }) => latenciesMs)]),
   );

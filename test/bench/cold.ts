@@ -58,7 +58,7 @@ async function coldHost(world: World): Promise<Part> {
   ];
   const { quick, signal } = world;
   await http.ask('load', { ...target, callers: 4, forMs: quick ? 1_000 : 3_000 });
-  const samples = await interleave(entrants, { rounds: quick ? 10 : 40, warmUps: quick ? 3 : 8, signal });
+  const samples = await interleave(entrants, { rounds: quick ? 10 : 30, warmUps: quick ? 3 : 8, signal });
   const series = seriesOf(samples, 'ms');
   return {
     series,

@@ -48,7 +48,7 @@ export async function throughput(world: World): Promise<RowResult> {
     { name: 'gateway, random bytes', run: () => throughGateway(random) },
     { name: 'gateway, encoding base64', run: () => throughGateway(random, { encoding: 'base64' }) },
   ];
-  const samples = await interleave(entrants, { rounds: quick ? 4 : 10, warmUps: 2, signal });
+  const samples = await interleave(entrants, { rounds: quick ? 4 : 8, warmUps: quick ? 1 : 2, signal });
   const series = seriesOf(samples, 'MiB/s');
   const share = (name: string): number => ratio(series, name, 'bare ssh2');
   return {
