@@ -23,7 +23,7 @@ export async function auditCost(world: World): Promise<RowResult> {
   const audit = await world.worker<AuditOps>('audit-worker.ts');
   await audit.ask('open', { url: await world.newDatabase() });
   try {
-    const how = { callers: CALLERS, forMs: quick ? 1_000 : 3_000 };
+    const how = { callers: CALLERS, forMs: quick ? 600 : 3_000 };
     const target = gateway.exec('real', ['/bin/true']);
     await http.ask('load', { ...target, callers: 4, forMs: how.forMs });
     const times = await interleave(

@@ -1,7 +1,7 @@
 /**
  * `npm run bench`: how fast the gateway is, each figure beside its peers in the same run.
  *
- *   npm run bench                        every row, about 8 minutes
+ *   npm run bench                        every row, under 10 minutes
  *   npm run bench -- --quick             fewer rounds, under 2 minutes: for a look, not for a figure to keep
  *   npm run bench -- --row 1,4           only these rows
  *   npm run bench -- --json FILE         where the results go (default: the folder for temporary files)

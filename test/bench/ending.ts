@@ -52,7 +52,7 @@ export async function ending(world: World): Promise<RowResult> {
     }),
   );
   const { quick, signal } = world;
-  const samples = await interleave(entrants, { rounds: quick ? 5 : 20, warmUps: 1, signal });
+  const samples = await interleave(entrants, { rounds: quick ? 4 : 20, warmUps: 1, signal });
   const series = seriesOf(samples, 'ms');
   return {
     row: 11,

@@ -40,7 +40,7 @@ const KIB = 1024;
 const MIB = 1024 * KIB;
 const SAMPLE_EVERY_MS = 250;
 /** Still: for this long within this much; a process that is not still by then is taken as it is. */
-const STILL_FOR_MS = 2_000;
+const STILL_FOR_MS = { full: 2_000, quick: 1_000 };
 const STILL_WITHIN_BYTES = MIB;
 const STILL_MAX_MS = 15_000;
 
@@ -80,7 +80,7 @@ async function stalledReaders(world: World, { name, script }: (typeof PROGRAMS)[
   const gateway = await startGateway(world);
   await gateway.addWorkspace('real', { port: host.port, osUser: host.username });
   const [http, stalling] = [await startHttpCaller(world), await world.worker<StallingOps>('stalling-worker.ts')];
-  const [settleMs, watchMs] = world.quick ? [1_000, 2_500] : [4_000, 12_000];
+  const [settleMs, watchMs] = world.quick ? [1_000, 2_000] : [4_000, 12_000];
   const target = gateway.exec('real', ['/bin/sh', '-c', script], { max_output_bytes: 2 ** 30, timeout_s: 120 });
   const stall = async (readers: number): Promise<void> => {
     await stalling.ask('stall', { ...target, readers });
@@ -180,7 +180,7 @@ async function masterBytes(world: World, commands: Parameters<typeof startContro
 async function whenStill(world: World, pid: number): Promise<number> {
   const lateMs = performance.now() + STILL_MAX_MS;
   for (;;) {
-    const samples = await watch(world, pid, STILL_FOR_MS);
+    const samples = await watch(world, pid, world.quick ? STILL_FOR_MS.quick : STILL_FOR_MS.full);
     const range = Math.max(...samples) - Math.min(...samples);
     if (range <= STILL_WITHIN_BYTES || performance.now() > lateMs) return median(samples);
   }

@@ -81,7 +81,7 @@ export async function farExec(world: World): Promise<RowResult> {
   const warming = { callers: WARMING_CALLERS, forMs: quick ? 1_000 : 3_000 };
   await http.ask('load', { ...gateway.exec('far', ['/bin/true']), ...warming });
   await bare.ask('load', { command: COMMAND, ...warming });
-  const samples = await interleave(entrants, { rounds: quick ? 25 : 100, warmUps: quick ? 5 : 15, signal });
+  const samples = await interleave(entrants, { rounds: quick ? 20 : 100, warmUps: quick ? 5 : 15, signal });
   const series = seriesOf(samples, 'ms');
   return {
     row: 2,
