@@ -1,6 +1,6 @@
 /**
  * What evidence costs the writer of audit rows: the same work with the triggers of migration 0008 and without them, in
- * turn, on the embedded server as it runs for real (commits are synced). `tsx test/bench/audit.ts`.
+ * turn, on the embedded server as it runs for real (commits are synced). `tsx test/bench/evidence.ts`.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
