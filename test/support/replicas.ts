@@ -10,10 +10,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { SCOPES } from '../../src/access/access.ts';
-import { generateSigningKey } from '../../src/access/token.ts';
 import type { Pace } from '../../src/serve.ts';
 import { createTestDatabase } from './database.ts';
 import { type Answer, type Ask, send, sendingOf } from './gateway.ts';
+import { gatewayEnv } from './gateway-env.ts';
 import { type TestLab, withLab } from './lab.ts';
 import { type Row, runSql } from './sql.ts';
 import { waitUntil } from './wait.ts';
@@ -36,7 +36,8 @@ export interface Replicas {
   databaseUrl: string;
   adminToken: string;
   token: string;
-  start(pace?: Pace): Promise<Replica>;
+  /** `env`: beside what all replicas have. */
+  start(pace?: Pace, env?: Readonly<Record<string, string>>): Promise<Replica>;
   /** As the admin, on the given replica. */
   admin(replica: Replica, method: string, path: string, body?: object): Promise<Answer>;
   issue(replica: Replica, token?: object): Promise<{ id: string; token: string }>;
@@ -58,27 +59,16 @@ export async function startReplicas({
   const adminToken = randomBytes(24).toString('hex');
   const childEnv = {
     PATH: process.env.PATH,
-    DATABASE_URL: databaseUrl,
-    SALLYPORT_SIGNING_KEY: await generateSigningKey(),
-    SALLYPORT_ADMIN_TOKEN: adminToken,
-    SALLYPORT_DATA_DIR: dataDir,
-    SALLYPORT_PORT: '0',
     SALLYPORT_LOG_LEVEL: 'info',
-    SALLYPORT_LAB_TUNNEL_URL: lab.lab.tunnelUrl,
-    AWS_REGION: lab.lab.region,
-    AWS_ACCESS_KEY_ID: lab.lab.accessKeyId,
-    AWS_SECRET_ACCESS_KEY: lab.lab.secretAccessKey,
-    AWS_ENDPOINT_URL_EC2: lab.lab.url,
-    AWS_ENDPOINT_URL_EC2_INSTANCE_CONNECT: lab.lab.url,
-    AWS_EC2_METADATA_DISABLED: 'true',
+    ...(await gatewayEnv({ databaseUrl, adminToken, dataDir, lab: lab.lab })),
     ...env,
   };
   const started: Replica[] = [];
   let orgToken = '';
 
-  const start = async (pace: Pace = {}): Promise<Replica> => {
+  const start = async (pace: Pace = {}, extraEnv = {}): Promise<Replica> => {
     const child = spawn(process.execPath, ['--import', 'tsx', ENTRY], {
-      env: { ...childEnv, PACE: JSON.stringify(pace) },
+      env: { ...childEnv, ...extraEnv, PACE: JSON.stringify(pace) },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     const said: Buffer[] = [];
@@ -129,8 +119,8 @@ export async function startReplicas({
     get token() {
       return orgToken;
     },
-    async start(pace) {
-      const replica = await start(pace);
+    async start(pace, extraEnv) {
+      const replica = await start(pace, extraEnv);
       if (orgToken === '') {
         for (const org of ['org-1', 'org-2']) await admin(replica, 'PUT', `/orgs/${org}`, { name: org });
         for (const [index] of lab.lab.instances.entries())

@@ -7,9 +7,9 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SCOPES } from '../../src/access/access.ts';
-import { generateSigningKey } from '../../src/access/token.ts';
 import { createTestDatabase } from './database.ts';
 import { type Answer, type Ask, send, sendingOf } from './gateway.ts';
+import { gatewayEnv } from './gateway-env.ts';
 import { type TestLab, withLab } from './lab.ts';
 import { type Program, startProgram } from './program.ts';
 
@@ -40,21 +40,7 @@ export async function startServing({ env = {}, ca }: ServingOptions = {}): Promi
   const lab = await withLab({ instances: 3 });
   const adminToken = randomBytes(24).toString('hex');
   const program = await startProgram(['serve'], {
-    env: {
-      DATABASE_URL: databaseUrl,
-      SALLYPORT_SIGNING_KEY: await generateSigningKey(),
-      SALLYPORT_ADMIN_TOKEN: adminToken,
-      SALLYPORT_DATA_DIR: dataDir,
-      SALLYPORT_PORT: '0',
-      SALLYPORT_LAB_TUNNEL_URL: lab.lab.tunnelUrl,
-      AWS_REGION: lab.lab.region,
-      AWS_ACCESS_KEY_ID: lab.lab.accessKeyId,
-      AWS_SECRET_ACCESS_KEY: lab.lab.secretAccessKey,
-      AWS_ENDPOINT_URL_EC2: lab.lab.url,
-      AWS_ENDPOINT_URL_EC2_INSTANCE_CONNECT: lab.lab.url,
-      AWS_EC2_METADATA_DISABLED: 'true',
-      ...env,
-    },
+    env: { ...(await gatewayEnv({ databaseUrl, adminToken, dataDir, lab: lab.lab })), ...env },
   });
   const stop = async () => {
     program.kill('SIGTERM');
