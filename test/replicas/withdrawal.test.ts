@@ -21,6 +21,9 @@ const MARGIN_MS = 1_000;
 const TERM_MAX_MS = 2_000 + MARGIN_MS;
 const GONE_MAX_MS = 4_500 + MARGIN_MS;
 
+/** Each has an instance to itself; one more is nobody's case. */
+const CASES_AT_ONCE = 12;
+
 let replicas: Replicas;
 let issuer: TestIssuer;
 /** Runs the execs; `deaf` runs them too, and never hears a notice. */
@@ -31,7 +34,7 @@ let folder: string;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'withdrawal-'));
   issuer = await startIssuer();
-  replicas = await startReplicas({ instances: 12, env: oidcEnv(issuer) });
+  replicas = await startReplicas({ instances: CASES_AT_ONCE + 1, env: oidcEnv(issuer) });
   [here, there, deaf] = [await replicas.start(), await replicas.start(), await replicas.start({ listens: false })];
 });
 afterAll(async () => {
@@ -78,7 +81,7 @@ let cases = 0;
 async function newCase(name?: keyof typeof WITHDRAWALS): Promise<Case & { token: string }> {
   cases += 1;
   const [org, workspace] = [`org-case-${cases}`, `ws-case-${cases}`];
-  const index = cases % replicas.lab.lab.instances.length;
+  const index = cases % CASES_AT_ONCE;
   const place = placeOf(replicas.lab, index);
   // (region, instance id) is unique: whoever had the instance gives it back.
   await replicas.sql(`update workspaces set deleted_at = now() where instance_id = $1 and deleted_at is null`, [
@@ -237,6 +240,75 @@ describe.each(NAMES)('%s', (name) => {
       });
       expect(response_body).toMatchObject({ outcome: 'revoked' });
     }, 40_000);
+  });
+});
+
+describe('an exec that is queued for a connection', () => {
+  const ONE_TUNNEL = { SALLYPORT_TUNNELS_PER_ENDPOINT: '1' };
+  let narrow: { hears: Replica; deaf: Replica };
+  let holding: Promise<unknown>[];
+  beforeAll(async () => {
+    narrow = {
+      hears: await replicas.start({}, ONE_TUNNEL),
+      deaf: await replicas.start({ listens: false }, ONE_TUNNEL),
+    };
+    const workspace = `ws-${CASES_AT_ONCE + 1}`;
+    const known: string[] = [];
+    holding = [];
+    for (const replica of Object.values(narrow)) {
+      // Killed with the replicas, in the end.
+      holding.push(replica.exec({ cmd: ['sh', '-c', 'sleep 100; :'], timeout_s: 100 }, { workspace }).catch(() => {}));
+      const execId = await runningExec(replica, workspace, known);
+      known.push(execId);
+      await waitUntil(
+        'the only tunnel is taken',
+        nowAndThen(() => carryingExecId(execId).length > 0),
+        20_000,
+      );
+    }
+  });
+  afterAll(async () => {
+    for (const replica of Object.values(narrow)) await replica.kill();
+    await Promise.all(holding);
+  });
+
+  describe.concurrent.each(NAMES)('%s', (name) => {
+    it.concurrent.each([
+      ['on another replica', 'hears'],
+      ['on another replica, and the notice is lost', 'deaf'],
+    ] as const)(
+      '%s: it never starts',
+      async (_place, which) => {
+        const it = await newCase();
+        const runner = narrow[which];
+        const logins = async () => {
+          const { instances } = await replicas.lab.counters();
+          return instances[(it.place as { instance_id: string }).instance_id]?.logins ?? 0;
+        };
+        const before = await logins();
+        const asked = runner.exec({ cmd: ['true'], connect_timeout_s: 60 }, it);
+        const execId = await runningExec(
+          { ...runner, ask: (path, how) => runner.ask(path, { token: it.token, ...how }) },
+          it.workspace,
+        );
+        const startedAtMs = Date.now();
+        await WITHDRAWALS[name](there, it);
+        const { status, body } = await asked;
+        expect(Date.now() - startedAtMs).toBeLessThan(TERM_MAX_MS);
+        expect({ status, code: body.code, outcome: body.outcome }).toEqual({
+          status: 403,
+          code: 'exec_revoked',
+          outcome: 'revoked',
+        });
+        expect(await logins()).toBe(before);
+        const { response_body } = await waitUntil('the row is finished', async () => {
+          const found = await replicas.row(execId);
+          return found.status !== 'running' && found;
+        });
+        expect(response_body).toMatchObject({ outcome: 'revoked' });
+      },
+      40_000,
+    );
   });
 });
 
