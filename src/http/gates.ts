@@ -172,14 +172,16 @@ export function createGates(deps: HttpDeps): Gates {
         const { caller, workspace } = workspaceCall(res);
         const runner = { orgId: workspace.orgId, workspaceId: workspace.id, jti: caller.jti, sub: personOf(caller) };
         refuseDraining(deps);
-        const claimed = room.claim(runner);
+        let full = room.full(runner);
+        const claimed = full === null ? null : room.claim(runner);
         if (claimed !== null) {
           await claimed;
           refuseDraining(deps);
           // Who has gone meanwhile would not be noticed any more.
           if (res.closed) return;
+          full = room.full(runner);
         }
-        requireRoom(res, room.full(runner));
+        requireRoom(res, full);
         requireCapacity(deps);
         next();
       },

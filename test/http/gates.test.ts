@@ -1,6 +1,7 @@
 import request from 'supertest';
 import { describe, expect, test } from 'vitest';
 import { SallyportError } from '../../src/errors.ts';
+import type { Circle, Room } from '../../src/exec/room.ts';
 import { waitUntil, waitUntilStill, within } from '../support/wait.ts';
 import { ADMIN_TOKEN, type FakeGateway, fakeGateway, workspaceOf } from './fake-gateway.ts';
 import { listen, post, rawSocket, textOf } from './wire.ts';
@@ -350,6 +351,54 @@ describe('the limits', () => {
       expect(gateway.refused).toHaveLength(1);
     },
   );
+
+  /** One that is full until the others have given something back. */
+  function waitingRoom() {
+    let give = () => {};
+    let asked = 0;
+    let full: Circle | null = { policy: 'workspace', most: 2 };
+    const given = new Promise<void>((resolve) => {
+      give = () => {
+        full = null;
+        resolve();
+      };
+    });
+    const room: Room = {
+      full: () => full,
+      claim: () => {
+        asked += 1;
+        return given;
+      },
+      refresh: async () => {},
+    };
+    return { room, give: () => give(), asked: () => asked };
+  }
+
+  test('wait for what other replicas give back', async () => {
+    const { room, give, asked } = waitingRoom();
+    const gateway = await fakeGateway({ room });
+    const answer = exec(gateway, await gateway.token());
+    answer.catch(() => {});
+    await waitUntil('it is asked for', () => asked() === 1);
+    expect(gateway.runs).toEqual([]);
+    give();
+    expect((await answer).status).toBe(200);
+  });
+
+  test('start nothing for who has gone while waiting', async () => {
+    const { room, give, asked } = waitingRoom();
+    const gateway = await fakeGateway({ room });
+    const { url } = await listen(gateway.app);
+    const { request: sent, response } = post(url + PATH, { token: await gateway.token(), body: LS });
+    response.catch(() => {}); // it is cut off by us
+    await waitUntil('it is asked for', () => asked() === 1);
+    sent.destroy();
+    await waitUntil('the end of the request', () => gateway.logged.length === 1);
+    give();
+    expect((await exec(gateway, await gateway.token())).status).toBe(200);
+    expect(gateway.runs).toHaveLength(1);
+    expect(gateway.deps.running.size).toBe(0);
+  });
 
   test('of the gateway is 503 capacity', async () => {
     const gateway = await fakeGateway();
