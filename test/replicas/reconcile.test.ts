@@ -125,10 +125,13 @@ describe('at a shorter pace', () => {
     );
     await victim.kill();
     await waitUntil('no row is running', async () => (await running()).length === 0, 30_000);
-    const said = [keeper, other, all()[2]].flatMap((replica) =>
-      [...replica.log().matchAll(/"exec_id":"([^"]+)".*was interrupted/g)].map((match) => match[1]),
-    );
-    expect(said.filter((id) => execIds.includes(String(id))).sort()).toEqual([...execIds].sort());
+    const said = () =>
+      [keeper, other, all()[2]]
+        .flatMap((replica) => [...replica.log().matchAll(/"exec_id":"([^"]+)".*was interrupted/g)])
+        .map(([, id]) => String(id))
+        .filter((id) => execIds.includes(id));
+    await waitUntil('the log says so', () => said().length >= execIds.length);
+    expect(said().sort()).toEqual([...execIds].sort());
     for (const id of execIds) expect(carryingExecId(id)).toEqual([]);
   }, 60_000);
 

@@ -279,7 +279,7 @@ describe('an exec that is queued for a connection', () => {
     ] as const)(
       '%s: it never starts',
       async (_place, which) => {
-        const it = await newCase();
+        const it = await newCase(name);
         const runner = narrow[which];
         const logins = async () => {
           const { instances } = await replicas.lab.counters();
