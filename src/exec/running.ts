@@ -23,9 +23,12 @@ type Filter = Partial<Pick<RunningExec, 'orgId' | 'workspaceId' | 'jti' | 'sub'>
 export interface RunningExecs {
   /** Call the returned function once, when the exec has ended and its row is closed. */
   add(exec: RunningExec): (outcome?: Outcome) => void;
+  /** It has ended and only its row is still to be closed: limits count it no more, drain waits for it. */
+  giveRoom(execId: string): void;
   /** Null: no such exec here, in this org and workspace. Resolves with how it has ended, which may be its own way. */
   cancel(key: { orgId: string; workspaceId: string; execId: string }, cause: EndCause): Promise<Outcome> | null;
   all(): RunningExec[];
+  /** Of those that have not ended, as `count`. */
   readonly size: number;
   count(by: Filter): number;
   /** Resolves when all that run now have ended by themselves. */
@@ -36,6 +39,7 @@ export interface RunningExecs {
 
 export function createRunningExecs(): RunningExecs {
   const execs = new Map<string, { exec: RunningExec; ended: Promise<Outcome | undefined> }>();
+  const over = new Set<string>();
   return {
     add(exec) {
       let markEnded: (outcome?: Outcome) => void = () => {};
@@ -45,8 +49,12 @@ export function createRunningExecs(): RunningExecs {
       execs.set(exec.execId, { exec, ended });
       return (outcome) => {
         if (!execs.delete(exec.execId)) throw new Error('bug: an exec ends once');
+        over.delete(exec.execId);
         markEnded(outcome);
       };
+    },
+    giveRoom(execId) {
+      if (execs.has(execId)) over.add(execId);
     },
     cancel({ orgId, workspaceId, execId }, cause) {
       const found = execs.get(execId);
@@ -56,11 +64,11 @@ export function createRunningExecs(): RunningExecs {
     },
     all: () => [...execs.values()].map(({ exec }) => exec),
     get size() {
-      return execs.size;
+      return execs.size - over.size;
     },
     count(by) {
       let count = 0;
-      for (const { exec } of execs.values()) if (matches(exec, by)) count += 1;
+      for (const { exec } of execs.values()) if (matches(exec, by) && !over.has(exec.execId)) count += 1;
       return count;
     },
     async idle() {

@@ -82,6 +82,8 @@ export function createExecRoute(deps: HttpDeps, heartbeatMs: number): RequestHan
       });
       for await (const event of events) {
         if (event.kind === 'end') {
+          // Before its caller hears of it: the next exec may be there before the row of this one is closed.
+          deps.running.giveRoom(execId);
           call.outcome = event.outcome;
           call.code = event.error?.code ?? null;
         }

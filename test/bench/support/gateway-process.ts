@@ -61,9 +61,6 @@ export async function startGatewayProcess(options: GatewayOptions): Promise<Gate
       SALLYPORT_KNOWN_HOSTS: knownHosts,
       SALLYPORT_SSH_LOOPBACK: 'on',
       SALLYPORT_OUTPUT_CAP_BYTES: String(2 ** 30),
-      // An exec counts until its row is closed, which is after its answer: 100 callers that ask again at once hold more
-      // than 128 places (measured against the server that only answers).
-      SALLYPORT_MAX_EXECS_WORKSPACE: '512',
       AWS_EC2_METADATA_DISABLED: 'true',
     },
     stdio: ['ignore', 'pipe', openSync(log, 'w')],
