@@ -88,6 +88,9 @@ export function startProgram(
       };
     };
 
+    const endedBefore = (end: Exit | null): SallyportError =>
+      end === null ? connectionLost() : unsupported(exitText(end));
+
     const input = spec.stdin === null ? [line] : [line, spec.stdin];
     const events: ChannelEvents = {
       data(stream, bytes) {
@@ -106,18 +109,17 @@ export function startProgram(
       },
       closed(refused) {
         output.cut();
-        const lost = new SallyportError('connection_lost', 'the connection to the host was lost', {
-          outcome: 'connection_lost',
-        });
-        if (refused) fail(unsupported('it refused to run a command'));
-        else if (exit === null) fail(lost);
-        else fail(unsupported(exitText(exit)));
-        exitKnown.resolve(exit ?? { kind: 'lost', error: lost });
+        if (exit === null) exitKnown.resolve({ kind: 'lost', error: connectionLost() });
+        if (!started) fail(refused ? unsupported('it refused to run a command') : endedBefore(exit));
         ended.resolve();
       },
     };
     channel.run(input, events, reader);
   });
+}
+
+function connectionLost(): SallyportError {
+  return new SallyportError('connection_lost', 'the connection to the host was lost', { outcome: 'connection_lost' });
 }
 
 function exitText(exit: Exit): string {
