@@ -99,11 +99,18 @@ describe('at a shorter pace', () => {
       'it runs',
       nowAndThen(() => carryingExecId(execId).length > 0),
     );
-    // As another replica would, a moment before it claims the row.
+    // As another replica would, that has claimed the row and has not come to the host yet.
     const { replica } = await replicas.row(execId);
-    await replicas.sql(`update replicas set over_at = now() where id = $1`, [replica]);
-    const { body } = await answer;
-    expect(body).toMatchObject({ outcome: 'interrupted', survivors: [] });
+    await replicas.sql(
+      `with claimed as (
+         insert into reaps (exec_id, org_id, replica)
+         select $2::uuid, 'org-1', id from replicas where id <> $1 and over_at is null limit 1
+       )
+       update replicas set over_at = now() where id = $1`,
+      [replica, execId],
+    );
+    const { status, body, text } = await answer;
+    expect(body, `${status} ${text}`).toMatchObject({ outcome: 'interrupted', survivors: [] });
     expect(carryingExecId(execId)).toEqual([]);
     await waitUntil('the row is finished', async () => (await replicas.row(execId)).status === 'interrupted');
     expect((await keeper.ask('/readyz')).status).toBe(200);
@@ -143,7 +150,7 @@ describe('at a shorter pace', () => {
     await replicas.sql(`update replicas set seen_at = now() - interval '1 hour'`);
     const { frames } = await answer;
     expect(frames.at(-1)).toMatchObject({ exit_code: 0, complete: true });
-    expect((await replicas.row(execId)).status).toBe('ok');
+    await waitUntil('the row is finished', async () => (await replicas.row(execId)).status === 'ok');
   }, 30_000);
 
   it('a host that a workspace got later is not searched, and the row says that nobody knows', async () => {
