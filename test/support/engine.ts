@@ -60,11 +60,13 @@ export async function startEngine(): Promise<Engine> {
     ...['--storage-driver', 'vfs', '--cgroup-manager', 'cgroupfs', '--runtime', 'runc'],
   ];
   const podman: Engine['podman'] = async (...args) => {
-    const { stdout } = await promisify(execFile)(PODMAN, [...options, ...args], { env });
+    const { stdout } = await promisify(execFile)(PODMAN, [...options, ...args], { env, cwd: folder });
     return stdout.trim();
   };
   const service = spawn(PODMAN, [...options, 'system', 'service', '--time=0', `unix://${socketPath}`], {
     env,
+    // conmon leaves an empty file `oom` where it was started, when a container ran out of memory.
+    cwd: folder,
     stdio: 'ignore',
   });
   await Promise.all([
