@@ -26,6 +26,17 @@ export function createBatch<Item, Result>(options: BatchOptions<Item, Result>): 
   const { run, mayDivide } = options;
   const queue: Waiting<Item, Result>[] = [];
   let underWay = 0;
+  let isGathering = false;
+
+  /** Whoever comes in the same turn of the event loop goes along: nobody waits for it, and nothing is read meanwhile. */
+  function gather(): void {
+    if (isGathering) return;
+    isGathering = true;
+    setImmediate(() => {
+      isGathering = false;
+      pump();
+    });
+  }
 
   function pump(): void {
     if (queue.length === 0 || underWay >= STATEMENTS_AT_ONCE) return;
@@ -50,6 +61,6 @@ export function createBatch<Item, Result>(options: BatchOptions<Item, Result>): 
   return (item) =>
     new Promise((resolve, reject) => {
       queue.push({ item, resolve, reject });
-      pump();
+      gather();
     });
 }
