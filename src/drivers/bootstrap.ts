@@ -15,7 +15,7 @@
  * it is taken back first. $SHELL alone proves nothing, rc files set it; but of the shells that are known only bash, zsh
  * and ksh make two words of x{1..2}, and what reads the preamble asks for BASH_VERSION once more.
  */
-import { randomBytes } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import type { StartSpec } from '../sessions/session.ts';
 import { quote, quoteInLine } from './shell-quote.ts';
 
@@ -60,7 +60,8 @@ export function fitsLoginShell(spec: BootstrapSpec): boolean {
 
 /** `reader`: of the preamble, `sh` behind BOOTSTRAP or `bash` behind LOGIN_SHELL. */
 export function writePreamble(spec: BootstrapSpec, reader: 'sh' | 'bash' = 'sh'): Preamble {
-  const nonce = randomBytes(16).toString('hex');
+  // 122 random bits; Node draws them for many at once.
+  const nonce = randomUUID().replaceAll('-', '');
   // Shell variables of ours carry a part of the nonce, so that no variable of the caller's can be hit.
   const [newline, stage, stat] = [`n${nonce.slice(0, 8)}`, `e${nonce.slice(0, 8)}`, `s${nonce.slice(0, 8)}`];
   const halves = `${nonce.slice(0, 16)} ${nonce.slice(16)}`;

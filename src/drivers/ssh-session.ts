@@ -14,7 +14,8 @@ import type { Opening, Session } from '../sessions/session.ts';
 import { BOOTSTRAP, LOGIN_SHELL } from './bootstrap.ts';
 import type { Channel, LoginShell } from './channel.ts';
 import { createChannelSession } from './channel-session.ts';
-import { createSshChannels, type SshChannels } from './ssh-channels.ts';
+import type { SshChannel } from './ssh-channel.ts';
+import { createSshChannels } from './ssh-channels.ts';
 import type { SshKey } from './ssh-key.ts';
 
 export interface SshLogin {
@@ -75,10 +76,14 @@ export async function openSshSession(login: SshLogin, opening: Opening): Promise
   try {
     await connect(client, login, opening);
     const channels = createSshChannels(client, { ahead: login.channelAhead ?? true });
+    const join = joinWrites(login.transport);
     void closed.then(channels.stop);
     const shell: LoginShell = { kind: 'unknown' };
     return createChannelSession({
-      open: (signal) => openBootstrapChannel(channels, shell, signal),
+      open: async (signal) => {
+        join();
+        return bootstrapChannel(await channels.open(signal), shell, join);
+      },
       closed,
       close: () => client.end(),
       unsupported,
@@ -211,14 +216,33 @@ function explain(step: Step, error: Error & { level?: string }): SallyportError 
 
 const COMMANDS = { sh: Buffer.from(BOOTSTRAP), bash: Buffer.from(LOGIN_SHELL) };
 
-async function openBootstrapChannel(channels: SshChannels, shell: LoginShell, signal: AbortSignal): Promise<Channel> {
-  const channel = await channels.open(signal);
+/** Call it before something is sent: all packets of this turn of the event loop then leave in one write. */
+function joinWrites(transport: Duplex): () => void {
+  let isJoining = false;
+  return () => {
+    if (isJoining) return;
+    isJoining = true;
+    transport.cork();
+    setImmediate(() => {
+      isJoining = false;
+      transport.uncork();
+    });
+  };
+}
+
+function bootstrapChannel(channel: SshChannel, login: LoginShell, join: () => void): Channel {
   return {
-    run: (input, events, reader) => channel.exec(COMMANDS[reader], input, events),
-    login: shell,
+    run(input, events, reader) {
+      join();
+      channel.exec(COMMANDS[reader], input, events);
+    },
+    login,
     grant: (bytes) => channel.grant(bytes),
     ownSession: (_pid, stat) => stat, // sshd makes one for each channel.
-    close: () => channel.close(),
+    close() {
+      join();
+      channel.close();
+    },
   };
 }
 
