@@ -18,9 +18,9 @@
  * second), and counting them with every request (as much so for those that come at once, and paid by every exec).
  */
 import { EXECS_PER_TOKEN_MAX, ROOM_ASK_AGAIN_MS } from '../limits.ts';
-import type { RunningExec, RunningExecs } from './running.ts';
+import { type Runner, type RunningExecs, runnerKeys } from './running.ts';
 
-export type Runner = Pick<RunningExec, 'orgId' | 'workspaceId' | 'jti' | 'sub'>;
+export type { Runner } from './running.ts';
 
 /** One limit that an exec is counted in. */
 export interface Circle {
@@ -73,7 +73,7 @@ export function createRoom(deps: { running: RunningExecs; limits: Limits; store:
   };
   const isFull = (circle: KeyedCircle): boolean => {
     const own = Math.max(shareOf(circle.most), mine[circle.key] ?? 0);
-    return running.count(circle.by) >= Math.min(own, leftOf(circle));
+    return running.count(circle.key) >= Math.min(own, leftOf(circle));
   };
 
   /** What is needed here, and while much is free some more, so that a burst need not ask for each. */
@@ -119,7 +119,7 @@ export function createRoom(deps: { running: RunningExecs; limits: Limits; store:
     claim(runner) {
       const full = circlesOf(runner, limits).filter(isFull);
       if (full.length === 0) return null;
-      const isHopeless = full.some((circle) => running.count(circle.by) >= leftOf(circle));
+      const isHopeless = full.some((circle) => running.count(circle.key) >= leftOf(circle));
       if (isHopeless && (others.length === 0 || performance.now() - readAtMs < ROOM_ASK_AGAIN_MS)) return null;
       const waiter = { ...runner }; // two may come with one object
       waiting.add(waiter);
@@ -135,24 +135,16 @@ export function createRoom(deps: { running: RunningExecs; limits: Limits; store:
 
 interface KeyedCircle extends Circle {
   key: string;
-  by: Parameters<RunningExecs['count']>[0];
 }
 
 /** From the smallest outwards, so that a refusal names the one the caller can do most about. */
 function circlesOf(runner: Runner, { maxExecsWorkspace, maxExecsOrg }: Limits): KeyedCircle[] {
-  const { orgId, workspaceId } = runner;
-  return [
-    { policy: 'workspace', most: maxExecsWorkspace, key: `w ${workspaceId}`, by: { workspaceId } },
-    ...credentialOf(runner),
-    { policy: 'org', most: maxExecsOrg, key: `o ${orgId}`, by: { orgId } },
-  ];
-}
-
-/** However many sessions a person has, they count together; the tokens that a person has made count by themselves. */
-function credentialOf({ orgId, jti, sub }: Runner): KeyedCircle[] {
-  const most = EXECS_PER_TOKEN_MAX;
-  if (jti !== null) return [{ policy: 'token', most, key: `t ${jti}`, by: { jti } }];
-  return sub === null ? [] : [{ policy: 'session', most, key: `s ${orgId} ${sub}`, by: { orgId, jti, sub } }];
+  const { workspace, credential, org } = runnerKeys(runner);
+  const circles: KeyedCircle[] = [{ policy: 'workspace', most: maxExecsWorkspace, key: workspace }];
+  if (credential !== null)
+    circles.push({ policy: runner.jti === null ? 'session' : 'token', most: EXECS_PER_TOKEN_MAX, key: credential });
+  circles.push({ policy: 'org', most: maxExecsOrg, key: org });
+  return circles;
 }
 
 interface Need {

@@ -18,7 +18,20 @@ export interface RunningExec {
   end(cause: EndCause): void;
 }
 
-type Filter = Partial<Pick<RunningExec, 'orgId' | 'workspaceId' | 'jti' | 'sub'>>;
+export type Runner = Pick<RunningExec, 'orgId' | 'workspaceId' | 'jti' | 'sub'>;
+
+/** What execs are counted by, each a text of its own. However many sessions a person has, they count together. */
+export interface RunnerKeys {
+  workspace: string;
+  /** The token, or the person of a session; null: the admin. */
+  credential: string | null;
+  org: string;
+}
+
+export function runnerKeys({ orgId, workspaceId, jti, sub }: Runner): RunnerKeys {
+  const person = sub === null ? null : `s ${orgId} ${sub}`;
+  return { workspace: `w ${workspaceId}`, credential: jti === null ? person : `t ${jti}`, org: `o ${orgId}` };
+}
 
 export interface RunningExecs {
   /** Call the returned function once, when the exec has ended and its row is closed. */
@@ -30,7 +43,8 @@ export interface RunningExecs {
   all(): RunningExec[];
   /** Of those that have not ended, as `count`. */
   readonly size: number;
-  count(by: Filter): number;
+  /** `key`: one of `runnerKeys`. */
+  count(key: string): number;
   /** Resolves when all that run now have ended by themselves. */
   idle(): Promise<void>;
   /** Ends all; resolves when all have ended. */
@@ -40,6 +54,15 @@ export interface RunningExecs {
 export function createRunningExecs(): RunningExecs {
   const execs = new Map<string, { exec: RunningExec; ended: Promise<Outcome | undefined> }>();
   const over = new Set<string>();
+  const counts = new Map<string, number>();
+  const countOne = (exec: RunningExec, by: 1 | -1): void => {
+    const { workspace, credential, org } = runnerKeys(exec);
+    for (const key of credential === null ? [workspace, org] : [workspace, credential, org]) {
+      const count = (counts.get(key) ?? 0) + by;
+      if (count === 0) counts.delete(key);
+      else counts.set(key, count);
+    }
+  };
   return {
     add(exec) {
       let markEnded: (outcome?: Outcome) => void = () => {};
@@ -47,14 +70,18 @@ export function createRunningExecs(): RunningExecs {
         markEnded = resolve;
       });
       execs.set(exec.execId, { exec, ended });
+      countOne(exec, 1);
       return (outcome) => {
         if (!execs.delete(exec.execId)) throw new Error('bug: an exec ends once');
-        over.delete(exec.execId);
+        if (!over.delete(exec.execId)) countOne(exec, -1);
         markEnded(outcome);
       };
     },
     giveRoom(execId) {
-      if (execs.has(execId)) over.add(execId);
+      const found = execs.get(execId);
+      if (found === undefined || over.has(execId)) return;
+      over.add(execId);
+      countOne(found.exec, -1);
     },
     cancel({ orgId, workspaceId, execId }, cause) {
       const found = execs.get(execId);
@@ -66,11 +93,7 @@ export function createRunningExecs(): RunningExecs {
     get size() {
       return execs.size - over.size;
     },
-    count(by) {
-      let count = 0;
-      for (const { exec } of execs.values()) if (matches(exec, by) && !over.has(exec.execId)) count += 1;
-      return count;
-    },
+    count: (key) => counts.get(key) ?? 0,
     async idle() {
       await Promise.all([...execs.values()].map(({ ended }) => ended));
     },
@@ -80,11 +103,4 @@ export function createRunningExecs(): RunningExecs {
       await Promise.all(all.map(({ ended }) => ended));
     },
   };
-}
-
-function matches(exec: RunningExec, by: Filter): boolean {
-  if (by.orgId !== undefined && exec.orgId !== by.orgId) return false;
-  if (by.workspaceId !== undefined && exec.workspaceId !== by.workspaceId) return false;
-  if (by.jti !== undefined && exec.jti !== by.jti) return false;
-  return by.sub === undefined || exec.sub === by.sub;
 }

@@ -7,7 +7,7 @@ it('an exec that has ended gives its room back before its row is closed, and is 
   const running = createRunningExecs();
   const [one, two] = [running.add({ ...EXEC, execId: 'one' }), running.add({ ...EXEC, execId: 'two' })];
   running.giveRoom('one');
-  expect([running.size, running.count({ workspaceId: 'ws-1' }), running.all().length]).toEqual([1, 1, 2]);
+  expect([running.size, running.count('w ws-1'), running.all().length]).toEqual([1, 1, 2]);
   let isIdle = false;
   const idle = running.idle().then(() => {
     isIdle = true;
