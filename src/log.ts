@@ -8,7 +8,18 @@
 import { type DestinationStream, type Logger, pino } from 'pino';
 import { maskText } from './access/mask.ts';
 
-const SECRET_NAMES = ['authorization', 'token', 'password', 'secret', 'cookie', 'stdin', 'env', 'body', 'headers'];
+const SECRET_NAMES = new Set([
+  'authorization',
+  'token',
+  'password',
+  'secret',
+  'cookie',
+  'stdin',
+  'env',
+  'body',
+  'headers',
+]);
+const CUT_OUT = '[cut out]';
 const CAUSES_MAX = 5;
 const HELD_MAX_CHARS = 8 * 1024;
 const HELD_MAX_MS = 50;
@@ -17,7 +28,7 @@ export function createLog(level: string, destination: DestinationStream = standa
   return pino(
     {
       level,
-      redact: { paths: SECRET_NAMES.flatMap((name) => [name, `*.${name}`]), censor: '[cut out]' },
+      formatters: { log: withoutSecrets },
       serializers: { err: (error: unknown) => showError(error) },
       hooks: { streamWrite: neutralise },
     },
@@ -36,6 +47,24 @@ function standardError(): DestinationStream {
 /** Resolves when every line is written: before an end on purpose, where a write under way and the last one could cross. */
 export function flushLog(log: Logger): Promise<void> {
   return new Promise((resolve) => log.flush(() => resolve()));
+}
+
+/**
+ * On two levels. Not pino's own redaction: with names on any member of a line it copies the whole line by way of JSON, a
+ * sixth of all the memory that an exec took.
+ */
+function withoutSecrets(fields: object, depth = 0): Record<string, unknown> {
+  const shown: Record<string, unknown> = {};
+  for (const [name, value] of Object.entries(fields)) {
+    if (SECRET_NAMES.has(name)) shown[name] = CUT_OUT;
+    else shown[name] = depth === 0 && isPlain(value) ? withoutSecrets(value, 1) : value;
+  }
+  return shown;
+}
+
+/** Errors have a serializer, which chooses what is shown of them. */
+function isPlain(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Error);
 }
 
 /** Errors of libraries carry queries, headers and whole requests in members of their own: those stay behind. */
