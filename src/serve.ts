@@ -126,7 +126,7 @@ export async function startGateway(config: Config, log: Logger, pace: Pace = {})
     tokens: database.tokens,
     registry: database.registry,
     audit: database.audit,
-    exec: metrics.watch(createExec({ pool })),
+    exec: createExec({ pool }),
     running,
     room,
     cancel: createCancel({ running, rows: database.execs, notices: database.notices }),

@@ -4,9 +4,11 @@
  * Bytes past the cap are counted and digested but not sent; in their place comes one `truncated` event, right after byte
  * number `capBytes`.
  */
-import { createHash } from 'node:crypto';
+import { createHash, type Hash } from 'node:crypto';
 import { createDecoder } from './decode.ts';
 import type { ExecEvent, StreamName } from './frame.ts';
+
+const SHA256_OF_NOTHING = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855';
 
 export interface StreamTally {
   /** Events to send for these bytes, in order. */
@@ -20,7 +22,8 @@ export interface StreamTally {
 
 export function createStreamTally(stream: StreamName, encoding: 'auto' | 'base64', capBytes: number): StreamTally {
   const decoder = createDecoder(encoding);
-  const hash = createHash('sha256');
+  /** Null until the first byte: most programs leave one stream empty. */
+  let hash: Hash | null = null;
   let bytes = 0;
   let truncated = false;
   const toEvents = (...pieces: ({ bytes: Buffer; text: boolean } | null)[]): ExecEvent[] =>
@@ -28,6 +31,7 @@ export function createStreamTally(stream: StreamName, encoding: 'auto' | 'base64
 
   return {
     add(chunk) {
+      hash ??= createHash('sha256');
       hash.update(chunk);
       const room = Math.max(0, capBytes - bytes);
       bytes += chunk.length;
@@ -44,6 +48,6 @@ export function createStreamTally(stream: StreamName, encoding: 'auto' | 'base64
     get truncated() {
       return truncated;
     },
-    sha256: () => hash.copy().digest('hex'),
+    sha256: () => hash?.copy().digest('hex') ?? SHA256_OF_NOTHING,
   };
 }

@@ -4,6 +4,7 @@
  * Bytes are joined before they are decoded, and decoding is fatal: text decoded per chunk, or repaired, would run
  * another command than the caller sent. Messages name places, never contents: they end in audit rows.
  */
+import { isUtf8 } from 'node:buffer';
 import type { IncomingMessage } from 'node:http';
 import type { Request } from 'express';
 import { SallyportError } from '../errors.ts';
@@ -77,13 +78,10 @@ function readBytes(req: IncomingMessage, maxBytes: number): Promise<Buffer> {
 }
 
 function decodeUtf8(bytes: Buffer): string {
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
-  } catch (error) {
-    throw new SallyportError('invalid_request', `the body is not valid UTF-8 at byte ${badByteAt(bytes)}`, {
-      cause: error,
-    });
-  }
+  if (!isUtf8(bytes))
+    throw new SallyportError('invalid_request', `the body is not valid UTF-8 at byte ${badByteAt(bytes)}`);
+  const text = bytes.toString('utf8');
+  return text.startsWith('\ufeff') ? text.slice(1) : text;
 }
 
 /** Offset of the first byte that a lenient decoder replaces; a replacement character that was sent does not count. */

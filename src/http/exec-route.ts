@@ -68,6 +68,8 @@ export function createExecRoute(deps: HttpDeps, heartbeatMs: number): RequestHan
       ended('refused');
       return await replay(res, once.answer, streams);
     }
+    const fromMs = performance.now();
+    let started = false;
     try {
       const events = deps.exec({
         execId,
@@ -81,7 +83,11 @@ export function createExecRoute(deps: HttpDeps, heartbeatMs: number): RequestHan
         span: call.span,
       });
       for await (const event of events) {
-        if (event.kind === 'end') {
+        if (event.kind === 'started') {
+          started = true;
+          deps.metrics.countStart(workspace, performance.now() - fromMs);
+        } else if (event.kind === 'end') {
+          deps.metrics.countEnd(event, workspace, started);
           // Before its caller hears of it: the next exec may be there before the row of this one is closed.
           deps.running.giveRoom(execId);
           call.outcome = event.outcome;

@@ -7,7 +7,6 @@
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { ErrorCode } from '../errors.ts';
-import type { RunExec } from '../exec/exec.ts';
 import type { ExecEnd } from '../exec/frame.ts';
 import { WITHDRAWAL_MAX_MS } from '../limits.ts';
 import type { Pool } from '../sessions/pool.ts';
@@ -41,8 +40,10 @@ export interface Metrics {
   countRequest(request: FinishedRequest): void;
   /** An exec was ended, for a right that was last seen to hold so long ago. */
   countWithdrawal(withinMs: number): void;
-  /** The same use case, counted. */
-  watch(exec: RunExec): RunExec;
+  /** The host has answered that the program starts. */
+  countStart(workspace: Workspace, withinMs: number): void;
+  /** `started`: as `countStart` was told. */
+  countEnd(end: ExecEnd, workspace: Workspace, started: boolean): void;
   read(): Promise<{ type: string; text: string }>;
 }
 
@@ -135,19 +136,11 @@ export function createMetrics(sources: MetricSources): Metrics {
 
     countWithdrawal: (withinMs) => withdrawals.observe(withinMs / 1000),
 
-    watch: (exec) =>
-      async function* watched(run) {
-        const fromMs = performance.now();
-        let started = false;
-        for await (const event of exec(run)) {
-          if (event.kind === 'started') {
-            started = true;
-            connectSeconds.observe({ driver: run.workspace.target.driver }, (performance.now() - fromMs) / 1000);
-          }
-          if (event.kind === 'end') countEnd(event, run.workspace, started);
-          yield event;
-        }
-      },
+    countStart({ target: { driver } }, withinMs) {
+      connectSeconds.observe({ driver }, withinMs / 1000);
+    },
+
+    countEnd,
 
     async read() {
       return { type: registry.contentType, text: await registry.metrics() };

@@ -19,8 +19,9 @@ const PRINTABLE = /^[\x20-\x7e]+$/;
 
 /** Null: none was sent. Throws `invalid_request`. */
 export function readIdempotencyKey(req: Request): string | null {
-  const sent = req.headersDistinct[NAME.toLowerCase()];
-  if (sent === undefined) return null;
+  // The list of all headers is made when it is first read: not for every exec.
+  if (req.headers[NAME.toLowerCase()] === undefined) return null;
+  const sent = req.headersDistinct[NAME.toLowerCase()] ?? [];
   const [key = ''] = sent;
   if (sent.length === 1 && key.length <= IDEMPOTENCY_KEY_MAX_CHARS && PRINTABLE.test(key)) return key;
   throw new SallyportError(

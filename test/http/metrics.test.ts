@@ -2,7 +2,7 @@ import request from 'supertest';
 import { describe, expect, test } from 'vitest';
 import { SallyportError } from '../../src/errors.ts';
 import { createMetrics } from '../../src/http/metrics.ts';
-import { createApp, createMetricsApp } from '../../src/http/server.ts';
+import { createMetricsApp } from '../../src/http/server.ts';
 import { waitUntil } from '../support/wait.ts';
 import { endOf, type FakeGateway, fakeGateway, fakeMetrics, type Script, workspaceOf } from './fake-gateway.ts';
 
@@ -10,9 +10,7 @@ const PATH = '/workspaces/ws-1/exec';
 
 async function countedGateway(): Promise<FakeGateway> {
   const metrics = fakeMetrics();
-  const gateway = await fakeGateway({ metrics });
-  const app = createApp({ ...gateway.deps, exec: metrics.watch(gateway.deps.exec) });
-  return { ...gateway, app };
+  return await fakeGateway({ metrics });
 }
 
 async function exec(gateway: FakeGateway, { path = PATH, body = { cmd: ['ls'] } as object } = {}) {
