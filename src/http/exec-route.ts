@@ -17,7 +17,7 @@ import type { ExecEnd, ExecEvent, StreamName } from '../exec/frame.ts';
 import { watched } from '../span.ts';
 import { execCall, workspaceCall } from './call.ts';
 import type { HttpDeps } from './deps.ts';
-import { createLineWriter, frameLine } from './ndjson.ts';
+import { createLineMaker, createLineWriter, type FrameEvent, frameLine } from './ndjson.ts';
 import { type ProblemFacts, sendProblem } from './problem.ts';
 import { keptAnswer, replay } from './replay.ts';
 
@@ -32,6 +32,7 @@ interface Reply {
 }
 
 export function createExecRoute(deps: HttpDeps, heartbeatMs: number): RequestHandler {
+  const toLine = createLineMaker();
   return async (req, res) => {
     const call = execCall(res);
     const { caller, workspace, command } = call;
@@ -58,7 +59,7 @@ export function createExecRoute(deps: HttpDeps, heartbeatMs: number): RequestHan
     const streams = !prefersDocument(req);
     const reply = !streams
       ? documentReply(res, command.encoding === 'base64')
-      : streamReply(res, { heartbeatMs, stallMaxMs: command.timeoutS * 1000 + STALL_EXTRA_MS });
+      : streamReply(res, toLine, { heartbeatMs, stallMaxMs: command.timeoutS * 1000 + STALL_EXTRA_MS });
     res.once('close', hangUp);
     const once = await openOnce(deps, res).catch((error: unknown) => {
       ended('refused');
@@ -154,7 +155,11 @@ function prefersDocument(req: Request): boolean {
   return req.accepts(['application/x-ndjson', 'application/json']) === 'application/json';
 }
 
-function streamReply(res: Response, limits: { heartbeatMs: number; stallMaxMs: number }): Reply {
+function streamReply(
+  res: Response,
+  toLine: (event: FrameEvent) => string,
+  limits: { heartbeatMs: number; stallMaxMs: number },
+): Reply {
   const writer = createLineWriter(res, limits);
   return {
     take(event) {
@@ -162,7 +167,7 @@ function streamReply(res: Response, limits: { heartbeatMs: number; stallMaxMs: n
         writer.startHeartbeat();
         return null;
       }
-      if (event.kind !== 'end') return writer.write(frameLine(event));
+      if (event.kind !== 'end') return writer.write(toLine(event));
       writer.stop();
       if (event.error !== null && !res.headersSent) return sendProblem(res, event.error, endFacts(event));
       writer.end(frameLine(event));

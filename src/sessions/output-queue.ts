@@ -64,7 +64,7 @@ export function createOutputQueue(taken: (bytes: number) => void): OutputQueue {
       } else if (ended) return;
       else {
         await woken();
-        if (!first) await waitForCompany();
+        if (!first && worthWaiting()) await waitForCompany();
       }
     }
   }
