@@ -81,7 +81,7 @@ export const JOIN_BELOW_BYTES = 8 * 1024;
  */
 export const OUTPUT_BUFFER_MAX_BYTES = 1024 * 1024;
 /** Lines of one exec that the operating system has not taken yet, beyond which the next one waits. On top of the above. */
-export const UNSENT_MAX_BYTES = 128 * 1024;
+export const UNSENT_MAX_BYTES = 256 * 1024;
 
 /** A client that takes longer for its headers (and the TLS handshake before), or for the whole request with its body, is cut off. */
 export const HEADERS_MAX_MS = 10_000;

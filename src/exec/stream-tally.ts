@@ -5,7 +5,7 @@
  * number `capBytes`.
  */
 import { createHash, type Hash } from 'node:crypto';
-import { createDecoder } from './decode.ts';
+import { createDecoder, type Piece } from './decode.ts';
 import type { ExecEvent, StreamName } from './frame.ts';
 
 const SHA256_OF_NOTHING = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855';
@@ -26,8 +26,8 @@ export function createStreamTally(stream: StreamName, encoding: 'auto' | 'base64
   let hash: Hash | null = null;
   let bytes = 0;
   let truncated = false;
-  const toEvents = (...pieces: ({ bytes: Buffer; text: boolean } | null)[]): ExecEvent[] =>
-    pieces.flatMap((piece) => (piece === null ? [] : [{ kind: 'output', stream, ...piece } as const]));
+  const toEvents = (piece: Piece | null): ExecEvent[] =>
+    piece === null ? [] : [{ kind: 'output', stream, bytes: piece.bytes, text: piece.text }];
 
   return {
     add(chunk) {
@@ -39,7 +39,7 @@ export function createStreamTally(stream: StreamName, encoding: 'auto' | 'base64
       if (chunk.length <= room) return toEvents(decoder.push(chunk));
       truncated = true;
       const head = room > 0 ? decoder.push(chunk.subarray(0, room)) : null;
-      return [...toEvents(head, decoder.end()), { kind: 'truncated', stream, capBytes }];
+      return [...toEvents(head), ...toEvents(decoder.end()), { kind: 'truncated', stream, capBytes }];
     },
     end: () => (truncated ? [] : toEvents(decoder.end())),
     get bytes() {
