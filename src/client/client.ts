@@ -8,7 +8,7 @@
  */
 import { isUtf8 } from 'node:buffer';
 import { SallyportError } from '../errors.ts';
-import { loadParser, readFrames } from './frames.ts';
+import { readFrames } from './frames.ts';
 import { type Call, createTransport, headerOf, parseGateway, readDocument, readProblem } from './transport.ts';
 import type {
   ActivityQuery,
@@ -154,7 +154,6 @@ export function createClient(options: ClientOptions): Client {
         ...execCall(workspaceId, body, how),
         accept: 'application/x-ndjson',
         silenceMs,
-        onSent: () => void loadParser().catch(() => {}), // readFrames loads it again and reports the failure
       });
       const isStream = headerOf(response, 'content-type')?.startsWith('application/x-ndjson') === true;
       if (response.statusCode !== 200 || !isStream) throw await readProblem(response, PLAIN_SILENCE_MS);

@@ -40,8 +40,6 @@ export interface Call {
   signal?: AbortSignal;
   /** No token is sent. */
   anonymous?: boolean;
-  /** Called when the request has left. */
-  onSent?: () => void;
 }
 
 export type Send = (call: Call) => Promise<IncomingMessage>;
@@ -86,7 +84,7 @@ function parseUrl(rawUrl: string): URL {
 
 /** `localhost` counts (RFC 6761, section 6.3); other names do not, whatever they resolve to now. */
 function isLoopback(hostname: string): boolean {
-  if (hostname === 'localhost') return true;
+  if (hostname === 'localhost' || hostname === '127.0.0.1') return true;
   const address = hostname.replace(/^\[|\]$/g, '');
   const version = isIP(address);
   if (version === 0) return false;
@@ -101,10 +99,10 @@ export function createTransport(gateway: Gateway): { send: Send; close(): void }
   const { origin } = gateway;
   let agent: http.Agent | null = null;
 
-  async function scheme(): Promise<typeof http> {
+  function scheme(): typeof http {
     // https alone costs every plain call its start-up; its module has the same shape.
     const module =
-      origin.protocol === 'https:' ? ((await import('node:https')).default as unknown as typeof http) : http;
+      origin.protocol === 'https:' ? (process.getBuiltinModule('node:https') as unknown as typeof http) : http;
     agent ??= new module.Agent({ keepAlive: gateway.keepAlive, noDelay: true });
     return module;
   }
@@ -112,7 +110,7 @@ export function createTransport(gateway: Gateway): { send: Send; close(): void }
   async function send(call: Call): Promise<IncomingMessage> {
     call.signal?.throwIfAborted();
     const body = call.body === undefined ? null : Buffer.from(JSON.stringify(call.body));
-    const module = await scheme();
+    const module = scheme();
     const options: RequestOptions = {
       protocol: origin.protocol,
       hostname: origin.hostname.replace(/^\[|\]$/g, ''),
@@ -154,7 +152,6 @@ function answerTo(request: http.ClientRequest, call: Call, how: { body: Buffer |
     });
     request.once('finish', () => {
       wasSent = true;
-      call.onSent?.();
     });
     request.once('response', (response) => {
       // From here on whoever reads the answer decides how long silence may last.
