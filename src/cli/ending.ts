@@ -5,7 +5,6 @@
  * back before the program is gone; then we hang up, which cancels it as well. Before the exec has told its id there is
  * only hanging up. A second signal leaves at once. The first cause decides the exit code.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { ProblemError } from '../client/problem.ts';
 import type { EndSignal, Io } from './io.ts';
 import { EXIT, exitOfBroken, type Output } from './output.ts';
@@ -83,6 +82,7 @@ async function endRemotely(
   const explain = setTimeout(() => output.note('ending the program (once more leaves at once)'), EXPLAIN_AFTER_MS);
   try {
     await cancel(AbortSignal.any([patience, late.signal]));
+    const { setTimeout: sleep } = process.getBuiltinModule('node:timers/promises'); // no run that ends by itself needs it
     await sleep(LAST_FRAME_WAIT_MS, undefined, { signal: patience });
   } catch (error) {
     // Not found: it has ended by itself meanwhile.

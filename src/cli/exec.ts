@@ -55,7 +55,7 @@ async function run({ words, io, output }: Request, ending: Ending): Promise<numb
   const { flags, workspaceId, argv } = words;
   const body = bodyOf(argv, flags, io.env);
   const client = connect(flags, io.env);
-  const stdin = await readStdin(flags.stdin ?? 'auto', { stdin: () => io.stdin, output, signal: ending.signal });
+  const stdin = await readStdin(flags.stdin ?? 'auto', { io, output, signal: ending.signal });
   const how = { signal: ending.signal, stdin: stdin ?? undefined, idempotencyKey: flags.idempotencyKey };
   const call = { client, workspaceId, body, how, output };
   const exitCode =

@@ -3,7 +3,9 @@
 export type EndSignal = 'SIGINT' | 'SIGTERM';
 
 export interface Io {
-  readonly stdin: NodeJS.ReadableStream & { fd?: number; isTTY?: boolean };
+  readonly stdin: NodeJS.ReadableStream & { isTTY?: boolean };
+  /** Descriptor of stdin, to look at what it is without opening it. */
+  readonly stdinFd: number;
   readonly stdout: NodeJS.WritableStream;
   readonly stderr: NodeJS.WritableStream;
   readonly env: Readonly<Record<string, string | undefined>>;
@@ -18,6 +20,7 @@ export function processIo(): Io {
     get stdin() {
       return process.stdin;
     },
+    stdinFd: 0,
     get stdout() {
       return process.stdout;
     },

@@ -24,29 +24,30 @@ export type StdinChoice = 'auto' | 'always' | 'never';
 /** Null: nothing to send. Throws `too_large` above 1 MiB, the signal's reason when aborted. */
 export async function readStdin(
   choice: StdinChoice,
-  how: { stdin: () => Io['stdin']; output: Output; signal: AbortSignal },
+  how: { io: Pick<Io, 'stdin' | 'stdinFd'>; output: Output; signal: AbortSignal },
 ): Promise<Buffer | null> {
-  const kind = choice === 'never' ? 'none' : kindOf(how.stdin());
-  if (kind === 'none' || (choice === 'auto' && kind === 'terminal')) return null;
-  if (choice === 'always' || kind === 'file') return await readToEnd(how.stdin(), how.signal, null);
+  if (choice === 'never') return null;
+  const kind = kindOf(how.io.stdinFd);
+  if (kind === 'device' && (choice === 'auto' || how.io.stdin.isTTY !== true)) return null;
+  if (choice === 'always' || kind === 'file') return await readToEnd(how.io.stdin, how.signal, null);
   if (kind === 'socket') return await readSocket(how);
   const note = () => how.output.note('waiting for standard input, a pipe (--no-stdin runs without it)');
-  return await readToEnd(how.stdin(), how.signal, { ms: PIPE_NOTE_MS, act: note });
+  return await readToEnd(how.io.stdin, how.signal, { ms: PIPE_NOTE_MS, act: note });
 }
 
-function kindOf(stdin: Io['stdin']): 'none' | 'terminal' | 'file' | 'pipe' | 'socket' {
-  if (stdin.isTTY === true) return 'terminal';
-  const stat = fstatSync(stdin.fd ?? 0);
+/** By descriptor: opening it as a stream loads a dozen modules of Node, also for /dev/null, where nothing is read. */
+function kindOf(fd: number): 'device' | 'file' | 'pipe' | 'socket' {
+  const stat = fstatSync(fd);
   if (stat.isFile()) return 'file';
   if (stat.isFIFO()) return 'pipe';
-  return stat.isSocket() ? 'socket' : 'none';
+  return stat.isSocket() ? 'socket' : 'device';
 }
 
-async function readSocket(how: { stdin: () => Io['stdin']; output: Output; signal: AbortSignal }) {
+async function readSocket(how: { io: Pick<Io, 'stdin'>; output: Output; signal: AbortSignal }) {
   const silent = new AbortController();
   const patience = { ms: SOCKET_FIRST_BYTE_MS, act: () => silent.abort() };
   try {
-    return await readToEnd(how.stdin(), AbortSignal.any([how.signal, silent.signal]), patience);
+    return await readToEnd(how.io.stdin, AbortSignal.any([how.signal, silent.signal]), patience);
   } catch (error) {
     if (!silent.signal.aborted) throw error;
     how.output.note('standard input is an open, silent socket: running without it (--stdin waits for it)');

@@ -87,10 +87,10 @@ export async function cliHere(
   const { onSignal = () => () => {} } = how;
   const fd = openSync('/dev/null', 'r');
   const [stdout, stderr] = [new PassThrough(), new PassThrough()];
-  const stdin: Io['stdin'] = Object.assign(new PassThrough(), { fd });
+  const stdin = new PassThrough();
   const collected = Promise.all([stdout.toArray(), stderr.toArray()]);
   try {
-    const code = await runCli(args, { stdin, stdout, stderr, env: settings(how), onSignal }, serverVerbs);
+    const code = await runCli(args, { stdin, stdinFd: fd, stdout, stderr, env: settings(how), onSignal }, serverVerbs);
     stdout.end();
     stderr.end();
     const [out, err] = await collected;
