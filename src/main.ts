@@ -149,11 +149,12 @@ function sentenceOf(error: unknown): string {
   return settings === undefined ? error.message : `${settings}: ${error.message}`;
 }
 
-try {
-  // Verbs have flushed what they wrote; a reader of ours that has stopped reading must not keep the process alive.
-  process.exit(await main(process.argv.slice(2)));
-} catch (error) {
+async function fail(error: unknown): Promise<void> {
   const { neutraliseLines } = await import('./cli/output.ts');
   process.stderr.write(`sallyport: ${neutraliseLines(sentenceOf(error))}\n`);
   process.exitCode = 1;
 }
+
+// Verbs have flushed what they wrote; a reader of ours that has stopped reading must not keep the process alive.
+// No top-level await: the build makes this file CommonJS, which starts in less time.
+main(process.argv.slice(2)).then((exitCode) => process.exit(exitCode), fail);

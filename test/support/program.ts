@@ -33,14 +33,13 @@ export async function builtProgram(): Promise<string> {
 }
 
 async function build(root: string): Promise<void> {
-  const compiler = join(ROOT, 'node_modules/typescript7/bin/tsc');
-  const args = [compiler, '-p', join(ROOT, 'tsconfig.build.json'), '--outDir', join(root, 'dist')];
+  const args = [join(ROOT, 'infra/build.js'), join(root, 'dist')];
   // Types are checked by `npm run check`; what matters here is that there is a program.
   await promisify(execFile)(process.execPath, args, { cwd: ROOT }).catch((error: Error) => {
-    if (!existsSync(join(root, 'dist', 'main.js'))) throw error;
+    if (!existsSync(join(root, 'dist', 'gateway', 'serve.js'))) throw error;
   });
   // What dist/ expects beside it; the last one says that all is there.
-  for (const name of ['node_modules', 'migrations', 'package.json']) await symlink(join(ROOT, name), join(root, name));
+  for (const name of ['node_modules', 'package.json']) await symlink(join(ROOT, name), join(root, name));
 }
 
 export interface Ended {
