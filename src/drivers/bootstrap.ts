@@ -14,6 +14,10 @@
  * connection has heard that it is bash, bash itself reads the preamble (LOGIN_SHELL). What its rc files may have done to
  * it is taken back first. $SHELL alone proves nothing, rc files set it; but of the shells that are known only bash, zsh
  * and ksh make two words of x{1..2}, and what reads the preamble asks for BASH_VERSION once more.
+ *
+ * A preamble for bash begins with its length, because `read -N` takes so many characters in a few system calls: a line of
+ * 500 bytes cost a host a tenth of what a small program costs it. What a character is, the locale of the login decides; in
+ * all of them one of ASCII is one byte, so anything else is left to BOOTSTRAP.
  */
 import { randomUUID } from 'node:crypto';
 import type { StartSpec } from '../sessions/session.ts';
@@ -25,8 +29,13 @@ export const READ_PREAMBLE = 'IFS= read -r sallyport;eval "$sallyport"';
 /** For a login shell of any kind, which counts x{1..2} as one word or as two. */
 export const BOOTSTRAP = `exec /bin/sh -c 'sallyport_=$#;${READ_PREAMBLE}' sallyport x{1..2}`;
 
-/** For a login shell that is bash, and a preamble written for it. */
-export const LOGIN_SHELL = READ_PREAMBLE;
+const LENGTH_DIGITS = 8;
+
+/** For a login shell that is bash, and a preamble written for it. Where it is none that knows -N, /bin/sh reads the line. */
+export const LOGIN_SHELL =
+  `IFS= read -rN${LENGTH_DIGITS} sallyport 2>/dev/null||` +
+  `exec /bin/sh -c 'IFS= read -r sallyport;eval "\${sallyport#${'?'.repeat(LENGTH_DIGITS)}}"';` +
+  `IFS= read -rN"$sallyport" sallyport;eval "$sallyport"`;
 
 /**
  * Options, traps and functions of rc files must not change what the preamble does: posix makes a failing export end the
@@ -53,9 +62,17 @@ export interface Preamble {
   nonce: string;
 }
 
-/** What is so large that a shell may not hand it on as one argument is left to BOOTSTRAP. */
+/** What is so large that a shell may not hand it on as one argument is left to BOOTSTRAP, and so is all but ASCII. */
 export function fitsLoginShell(spec: BootstrapSpec): boolean {
-  return !mayExceedLimits(spec);
+  return !mayExceedLimits(spec) && textsOf(spec).every(isAscii);
+}
+
+function textsOf({ argv, env, cwd }: BootstrapSpec): string[] {
+  return [...argv, ...Object.values(env), cwd ?? ''];
+}
+
+function isAscii(text: string): boolean {
+  return /^[\0-\x7f]*$/.test(text);
 }
 
 /** `reader`: of the preamble, `sh` behind BOOTSTRAP or `bash` behind LOGIN_SHELL. */
@@ -67,11 +84,9 @@ export function writePreamble(spec: BootstrapSpec, reader: 'sh' | 'bash' = 'sh')
   const halves = `${nonce.slice(0, 16)} ${nonce.slice(16)}`;
   const word = (text: string): string => quoteInLine(text, newline);
   const refuse = (why: string): string => `{ trap - EXIT;printf '%s%s no %s\\n' ${halves} ${why};exit 1;}`;
-  const texts = [...spec.argv, ...Object.values(spec.env), spec.cwd ?? ''];
-
   const shell = reader === 'bash' ? '' : `"\${SHELL##*/}<$sallyport_"`;
   const steps = reader === 'bash' ? [AS_BASH, 'unset sallyport'] : ['unset sallyport'];
-  if (texts.some((text) => text.includes('\n')))
+  if (textsOf(spec).some((text) => text.includes('\n')))
     steps.push(`${newline}=$(printf '\\n.')`, `${newline}=\${${newline}%.}`);
   // A failing special builtin (a read-only variable, say) ends the shell; the trap says at which variable.
   steps.push(`trap "printf '%s%s no env %s\\n' ${halves} \\"\\$${stage}\\"" EXIT`);
@@ -94,7 +109,10 @@ export function writePreamble(spec: BootstrapSpec, reader: 'sh' | 'bash' = 'sh')
     // No shell agrees with the next on how a name that looks like an option is executed; env(1) does.
     spec.argv[0].startsWith('-') ? 'exec env -- "$@"' : 'exec "$@"',
   );
-  return { line: Buffer.from(`${steps.join(';')}\n`), nonce };
+  const line = `${steps.join(';')}\n`;
+  if (reader === 'sh') return { line: Buffer.from(line), nonce };
+  if (!isAscii(line)) throw new Error('bug: a preamble for bash is ASCII');
+  return { line: Buffer.from(`${String(line.length).padStart(LENGTH_DIGITS, '0')}${line}`), nonce };
 }
 
 function mayExceedLimits(spec: BootstrapSpec): boolean {

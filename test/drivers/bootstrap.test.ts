@@ -6,8 +6,10 @@ import { describe, expect, it } from 'vitest';
 import {
   BOOTSTRAP,
   type BootstrapSpec,
+  fitsLoginShell,
   LOGIN_SHELL,
   parseAnswer,
+  READ_PREAMBLE,
   refusalText,
   writePreamble,
 } from '../../src/drivers/bootstrap.ts';
@@ -141,7 +143,8 @@ describe.each(['sh', 'bash'] as const)('a preamble read by %s', (reader) => {
     const shell = join(mkdtempSync(join(dir, 'bash-')), reader);
     symlinkSync('/bin/bash', shell);
     const { line, nonce } = writePreamble(spec({ argv: ['echo', 'ran'], env: { A: '1', UID: '5' } }), reader);
-    const done = spawnSync(shell, ['-c', 'IFS= read -r sallyport;eval "$sallyport"'], { input: line });
+    const command = reader === 'sh' ? READ_PREAMBLE : LOGIN_SHELL;
+    const done = spawnSync(shell, ['-c', command], { input: line });
     const answer = parseAnswer(done.stdout.toString().trimEnd().slice(nonce.length));
     expect(answer).toEqual({ kind: 'no', reason: 'env UID' });
     expect(refusalText('env UID')).toContain('UID');
@@ -196,6 +199,19 @@ describe('a login shell that is bash', () => {
     const { output, answer } = start({ argv: ['echo', 'a\nb', "it's Z:;"] }, { reader: 'bash', shell });
     expect(output).toBe("a\nb it's Z:;\n");
     expect(answer).toMatchObject({ kind: 'ok' });
+  });
+
+  it.each(['en_US.UTF-8', 'C.UTF-8', 'C', 'POSIX'])('reads as much as was sent under the locale %s', (locale) => {
+    const argv: [string, ...string[]] = ['sh', '-c', 'printf %s "$0"; cat', `~'"\\${'x'.repeat(3_000)}\n\x01\x7f`];
+    const login = { reader: 'bash', stdin: 'ünd\nmore', env: { LC_ALL: locale } } as const;
+    expect(start({ argv }, login).output).toBe(`${argv[3]}${login.stdin}`);
+  });
+
+  it('gets nothing but ASCII: of other text it could not tell the length', () => {
+    expect(fitsLoginShell(spec({ argv: ['echo', 'a\n\x7f'], env: { A: '~' }, cwd: '/tmp' }))).toBe(true);
+    for (const part of [{ argv: ['echo', 'ü'] as const }, { env: { A: '\u0080' } }, { cwd: '/é' }])
+      expect(fitsLoginShell(spec(part as Partial<BootstrapSpec>))).toBe(false);
+    expect(() => writePreamble(spec({ argv: ['echo', 'ü'] }), 'bash')).toThrow('ASCII');
   });
 
   it('does what is asked whatever its rc files did to it', () => {
