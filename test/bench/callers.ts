@@ -4,41 +4,45 @@
  * Row 5 on real sshd, which is the limit there. Row 6 against a server that only answers: what is left is the cost of the
  * gateway itself, and that of everything it asks (PostgreSQL) on the same cores.
  */
-import { EXECS_PER_SESSION } from '../../src/limits.ts';
 import { ASYNCSSH_MISSING, startAsyncssh } from './support/asyncssh.ts';
 import type { CommandOps } from './support/command-worker.ts';
+import { type CpuMeter, createCpuMeter } from './support/cpu-time.ts';
 import { type Entrant, interleave } from './support/interleave.ts';
 import { type Load, perSecond } from './support/load.ts';
-import { startBareSsh2, startBashServer, startControlMaster, startHttpCaller } from './support/peers.ts';
+import { CALLERS, CONNECTIONS, startControlMaster } from './support/peers.ts';
 import { atLeast, atMost, type RowResult, ratio, seriesOf } from './support/report.ts';
 import { summarize } from './support/stats.ts';
+import { FLOOR, type Warm } from './support/warm.ts';
 import type { World } from './support/world.ts';
 
-const CALLERS = 100;
-/** As many as the gateway needs for them. */
-const CONNECTIONS = Math.ceil(CALLERS / EXECS_PER_SESSION);
 const COMMAND = 'exec /bin/true';
 
 export async function manyCallers(world: World): Promise<RowResult> {
   const { quick, signal } = world;
-  const forMs = quick ? 700 : 3_000;
+  const forMs = quick ? 700 : 2_500;
   const host = await world.sshd();
-  const gateway = await world.gateway();
-  const [http, commands] = [await startHttpCaller(world), await world.worker<CommandOps>('command-worker.ts')];
-  const bare = await startBareSsh2(world, host, CONNECTIONS);
-  const bash = await startBashServer(world);
+  const warm = await world.warm();
+  const { gateway, http, bash } = warm;
+  const commands = await world.worker<CommandOps>('command-worker.ts');
+  const [bare, floor] = [await warm.bare(host, CONNECTIONS), await warm.floor(host)];
   const master = await startControlMaster(world, host, { name: 'many', commands });
   const keyFile = await world.keyFile();
   const asyncssh = await startAsyncssh({ ...host, keyFile, connections: CONNECTIONS });
   if (asyncssh !== null) world.atEnd(() => asyncssh.stop());
 
   const how = { callers: CALLERS, forMs };
+  const cpu = meterOf(world, warm, 'sshd');
   const rateOf = async (load: Promise<Load>): Promise<number> => perSecond(await load);
+  const warmUps = 1;
   const runs = quick ? 150 : 800;
   const entrants: Entrant[] = [
-    { name: 'gateway', run: () => rateOf(http.ask('load', { ...gateway.exec('real', ['/bin/true']), ...how })) },
+    {
+      name: 'gateway',
+      run: () => rateOf(cpu.during(() => http.ask('load', { ...gateway.exec('real', ['/bin/true']), ...how }))),
+    },
     { name: 'bare ssh2', run: () => rateOf(bare.ask('load', { ...how, command: COMMAND })) },
     { name: 'local bash server', run: () => rateOf(http.ask('load', { ...bash('/bin/true'), ...how })) },
+    { name: FLOOR, run: () => rateOf(http.ask('load', { ...floor(COMMAND), ...how })) },
     {
       name: 'xargs -P 100 ssh, ControlMaster',
       async run() {
@@ -50,7 +54,7 @@ export async function manyCallers(world: World): Promise<RowResult> {
   ];
   if (asyncssh !== null)
     entrants.push({ name: 'asyncssh', run: () => rateOf(asyncssh.load({ ...how, command: COMMAND })) });
-  const samples = await interleave(entrants, { rounds: quick ? 2 : 5, warmUps: 1, signal });
+  const samples = await interleave(entrants, { rounds: quick ? 2 : 5, warmUps, signal });
   const series = seriesOf(samples, 'exec/s');
   const against = (name: string): number => ratio(series, 'gateway', name);
   return {
@@ -65,19 +69,22 @@ export async function manyCallers(world: World): Promise<RowResult> {
         value: against('xargs -P 100 ssh, ControlMaster'),
         goal: atLeast(3),
       },
+      { what: 'floor / bare ssh2', value: ratio(series, FLOOR, 'bare ssh2'), goal: null },
+      { what: 'gateway / floor', value: against(FLOOR), goal: null },
       ...(asyncssh === null ? [] : [{ what: 'gateway / asyncssh', value: against('asyncssh'), goal: null }]),
     ],
-    notes: asyncssh === null ? [ASYNCSSH_MISSING] : [],
+    ...spentPerExec(cpu, warmUps),
+    notes: asyncssh === null ? [...warm.notes, ASYNCSSH_MISSING] : warm.notes,
   };
 }
 
 export async function ownCost(world: World): Promise<RowResult> {
   const { quick, signal } = world;
-  const how = { callers: CALLERS, forMs: quick ? 1_000 : 4_000 };
+  const how = { callers: CALLERS, forMs: quick ? 1_000 : 3_000 };
   const host = await world.answering();
-  const gateway = await world.gateway();
-  const http = await startHttpCaller(world);
-  const bare = await startBareSsh2(world, host, CONNECTIONS);
+  const warm = await world.warm();
+  const { gateway, http } = warm;
+  const [bare, floor] = [await warm.bare(host, CONNECTIONS), await warm.floor(host)];
 
   const loads = new Map<string, Load[]>();
   const entrant = (name: string, load: () => Promise<Load>): Entrant => ({
@@ -88,14 +95,21 @@ export async function ownCost(world: World): Promise<RowResult> {
       return perSecond(done);
     },
   });
+  const cpu = meterOf(world, warm, 'answering');
   const entrants = [
-    entrant('gateway', () => http.ask('load', { ...gateway.exec('answering', ['/bin/true']), ...how })),
+    entrant('gateway', () =>
+      cpu.during(() => http.ask('load', { ...gateway.exec('answering', ['/bin/true']), ...how })),
+    ),
+    entrant(FLOOR, () => http.ask('load', { ...floor(COMMAND), ...how })),
     entrant('bare ssh2', () => bare.ask('load', { ...how, command: COMMAND })),
   ];
   const warmUps = quick ? 1 : 2;
   const rates = await interleave(entrants, { rounds: quick ? 3 : 5, warmUps, signal });
   const latencies = new Map(
-    [...loads].map(([name, all]) => [name, all.slice(warmUps).flatMap(({ latenciesMs }) => latenciesMs)]),
+    entrants.map(({ name }) => [
+      name,
+      (loads.get(name) ?? []).slice(warmUps).flatMap(({ latenciesMs }) => latenciesMs),
+    ]),
   );
   const series = [...seriesOf(rates, 'exec/s'), ...seriesOf(latencies, 'ms')];
   const { p99, median } = summarize(latencies.get('gateway') ?? []);
@@ -106,7 +120,25 @@ export async function ownCost(world: World): Promise<RowResult> {
     ratios: [
       { what: 'gateway / bare ssh2', value: ratio(series, 'gateway', 'bare ssh2'), goal: atLeast(0.25, 0.45) },
       { what: 'gateway, p99 / p50', value: p99 / median, goal: atMost(2.5) },
+      { what: 'floor / bare ssh2', value: ratio(series, FLOOR, 'bare ssh2'), goal: null },
+      { what: 'gateway / floor', value: ratio(series, 'gateway', FLOOR), goal: null },
     ],
-    notes: [],
+    ...spentPerExec(cpu, warmUps),
+    notes: warm.notes,
   };
+}
+
+/** Of all that takes part when the gateway is asked. */
+function meterOf(world: World, { gateway, http }: Warm, sshServer: 'sshd' | 'answering'): CpuMeter {
+  return createCpuMeter({
+    gateway: gateway.pid,
+    PostgreSQL: world.serverPid('postgres'),
+    'SSH server': world.serverPid(sshServer),
+    caller: http.pid,
+  });
+}
+
+function spentPerExec(cpu: CpuMeter, skipped: number): Pick<RowResult, 'cpuUsPerExec'> {
+  const cpuUsPerExec = cpu.perCallUs(skipped);
+  return cpuUsPerExec === null ? {} : { cpuUsPerExec };
 }

@@ -6,47 +6,35 @@
  */
 import { ASYNCSSH_MISSING, startAsyncssh } from './support/asyncssh.ts';
 import type { CommandOps } from './support/command-worker.ts';
-import { type Entrant, interleave } from './support/interleave.ts';
-import { startBareSsh2, startBashServer, startControlMaster, startHttpCaller } from './support/peers.ts';
-import { atMost, type RowResult, ratio, seriesOf } from './support/report.ts';
-import type { World } from './support/world.ts';
+import { type Entrant, interleave, type Rounds } from './support/interleave.ts';
+import { startControlMaster } from './support/peers.ts';
+import { atMost, type RowResult, ratio, type Series, seriesOf } from './support/report.ts';
+import { FLOOR } from './support/warm.ts';
+import type { SshHost, World } from './support/world.ts';
 
 const COMMAND = 'exec /bin/true';
 /** Cold `ssh` takes forty times as long as the others. */
 const COLD_EVERY = 10;
-/** What has run for days has its hot code compiled: before the rounds everybody with a compiler gets a few seconds of load. */
-const WARMING_CALLERS = 4;
 
 export async function warmExec(world: World): Promise<RowResult> {
   const host = await world.sshd();
-  const gateway = await world.gateway();
-  const [http, commands] = [await startHttpCaller(world), await world.worker<CommandOps>('command-worker.ts')];
-  const bare = await startBareSsh2(world, host);
-  const bash = await startBashServer(world);
-  const master = await startControlMaster(world, host, { name: 'near', commands });
-  const cold = await world.sshArgs(host);
-  const asyncssh = await startAsyncssh({ ...host, keyFile: await world.keyFile(), connections: 1 });
+  const { http, bash, floor, notes } = await world.warm();
+  const common = await commonEntrants(world, { workspace: 'real', host });
+  const [cold, keyFile] = [await world.sshArgs(host), await world.keyFile()];
+  const asyncssh = await startAsyncssh({ ...host, keyFile, connections: 1 });
   if (asyncssh !== null) world.atEnd(() => asyncssh.stop());
 
-  const entrants: Entrant[] = [
-    { name: 'gateway', run: () => http.ask('once', gateway.exec('real', ['/bin/true'])) },
-    { name: 'bare ssh2', run: () => bare.ask('once', { command: COMMAND }) },
+  const atFloor = (await floor(host))(COMMAND);
+  const others: Entrant[] = [
     { name: 'local bash server', run: () => http.ask('once', bash('/bin/true')) },
-    { name: 'ssh, ControlMaster', run: () => commands.ask('time', { file: 'ssh', args: [...master, COMMAND] }) },
-    {
-      name: 'ssh, cold',
-      every: COLD_EVERY,
-      run: () => commands.ask('time', { file: 'ssh', args: [...cold, COMMAND] }),
-    },
+    { name: FLOOR, run: () => http.ask('once', atFloor) },
+    { name: 'ssh, cold', every: COLD_EVERY, run: () => common.time([...cold, COMMAND]) },
   ];
-  if (asyncssh !== null) entrants.push({ name: 'asyncssh', run: () => asyncssh.once(COMMAND) });
-  const { quick, signal } = world;
-  const warming = { callers: WARMING_CALLERS, forMs: quick ? 1_000 : 3_000 };
-  await http.ask('load', { ...gateway.exec('real', ['/bin/true']), ...warming });
-  await bare.ask('load', { command: COMMAND, ...warming });
-  await http.ask('load', { ...bash('/bin/true'), ...warming });
-  const samples = await interleave(entrants, { rounds: quick ? 60 : 300, warmUps: quick ? 20 : 50, signal });
-  const series = seriesOf(samples, 'ms');
+  if (asyncssh !== null) others.push({ name: 'asyncssh', run: () => asyncssh.once(COMMAND) });
+  const { quick } = world;
+  const entrants = [...common.entrants, ...others];
+  const series = await measure(world, entrants, { rounds: quick ? 60 : 300, warmUps: quick ? 20 : 50 });
+  const peers = ['local bash server', 'ssh, ControlMaster', 'ssh, cold', ...(asyncssh === null ? [] : ['asyncssh'])];
   return {
     row: 1,
     title: 'warm exec of /bin/true',
@@ -58,31 +46,20 @@ export async function warmExec(world: World): Promise<RowResult> {
         value: ratio(series, 'gateway', 'local bash server'),
         goal: atMost(1),
       },
-      ...entrants
-        .filter(({ name }) => name !== 'gateway' && name !== 'bare ssh2')
-        .map(({ name }) => ({ what: `${name} / bare ssh2`, value: ratio(series, name, 'bare ssh2'), goal: null })),
+      { what: 'floor / bare ssh2', value: ratio(series, FLOOR, 'bare ssh2'), goal: null },
+      { what: 'gateway / floor', value: ratio(series, 'gateway', FLOOR), goal: null },
+      ...peers.map((name) => ({ what: `${name} / bare ssh2`, value: ratio(series, name, 'bare ssh2'), goal: null })),
     ],
-    notes: asyncssh === null ? [ASYNCSSH_MISSING] : [],
+    notes: asyncssh === null ? [...notes, ASYNCSSH_MISSING] : notes,
   };
 }
 
 export async function farExec(world: World): Promise<RowResult> {
   const host = await world.far();
-  const gateway = await world.gateway();
-  const [http, commands] = [await startHttpCaller(world), await world.worker<CommandOps>('command-worker.ts')];
-  const bare = await startBareSsh2(world, host);
-  const master = await startControlMaster(world, host, { name: 'far', commands });
-  const entrants: Entrant[] = [
-    { name: 'gateway', run: () => http.ask('once', gateway.exec('far', ['/bin/true'])) },
-    { name: 'bare ssh2', run: () => bare.ask('once', { command: COMMAND }) },
-    { name: 'ssh, ControlMaster', run: () => commands.ask('time', { file: 'ssh', args: [...master, COMMAND] }) },
-  ];
-  const { quick, signal } = world;
-  const warming = { callers: WARMING_CALLERS, forMs: quick ? 1_000 : 3_000 };
-  await http.ask('load', { ...gateway.exec('far', ['/bin/true']), ...warming });
-  await bare.ask('load', { command: COMMAND, ...warming });
-  const samples = await interleave(entrants, { rounds: quick ? 20 : 100, warmUps: quick ? 5 : 15, signal });
-  const series = seriesOf(samples, 'ms');
+  const { notes } = await world.warm();
+  const { entrants } = await commonEntrants(world, { workspace: 'far', host });
+  const { quick } = world;
+  const series = await measure(world, entrants, { rounds: quick ? 20 : 100, warmUps: quick ? 5 : 15 });
   return {
     row: 2,
     title: 'the same over a link of 20 ms round trip',
@@ -95,6 +72,31 @@ export async function farExec(world: World): Promise<RowResult> {
         goal: null,
       },
     ],
-    notes: [],
+    notes,
   };
+}
+
+/** Who is measured in both rows; `time`: an `ssh` of this machine. */
+async function commonEntrants(
+  world: World,
+  { workspace, host }: { workspace: string; host: SshHost },
+): Promise<{ entrants: Entrant[]; time(args: string[]): Promise<number> }> {
+  const warm = await world.warm();
+  const commands = await world.worker<CommandOps>('command-worker.ts');
+  const bare = await warm.bare(host);
+  const master = await startControlMaster(world, host, { name: workspace, commands });
+  const target = warm.gateway.exec(workspace, ['/bin/true']);
+  const time = (args: string[]): Promise<number> => commands.ask('time', { file: 'ssh', args });
+  return {
+    time,
+    entrants: [
+      { name: 'gateway', run: () => warm.http.ask('once', target) },
+      { name: 'bare ssh2', run: () => bare.ask('once', { command: COMMAND }) },
+      { name: 'ssh, ControlMaster', run: () => time([...master, COMMAND]) },
+    ],
+  };
+}
+
+async function measure(world: World, entrants: Entrant[], rounds: Omit<Rounds, 'signal'>): Promise<Series[]> {
+  return seriesOf(await interleave(entrants, { ...rounds, signal: world.signal }), 'ms');
 }

@@ -1,10 +1,14 @@
-/** The HTTP caller: the same for the gateway and for the server that runs bash on this machine. */
+/** The HTTP caller: the same for the gateway and for every peer that speaks HTTP. */
 import { Agent, request } from 'node:http';
-import { runLoad } from './load.ts';
+import { type Load, runCalls, runLoad } from './load.ts';
 import { type HttpTarget, RawHttp, requestBytes, requireSuccess } from './raw-http.ts';
 import { answerAsks } from './worker.ts';
 
 const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+
+interface Callers {
+  callers: number;
+}
 
 const ops = {
   /** One call with Node's own client on a kept-alive connection, from the call to the end of the answer. ms */
@@ -16,16 +20,18 @@ const ops = {
     return ms;
   },
 
-  async load({ callers, forMs, ...target }: HttpTarget & { callers: number; forMs: number }) {
-    const bytes = requestBytes(target);
-    const connections = await Promise.all(Array.from({ length: callers }, () => RawHttp.open(target.url)));
-    try {
-      return await runLoad({ callers, forMs }, async (caller) => {
-        requireSuccess((await connections[caller]?.ask(bytes)) ?? '');
-      });
-    } finally {
-      for (const connection of connections) connection.close();
-    }
+  /** `calls`: how many there were, with those before the clock started. */
+  async load({
+    callers,
+    forMs,
+    ...target
+  }: HttpTarget & Callers & { forMs: number }): Promise<Load & { calls: number }> {
+    const load = await onConnections(target, callers, (call) => runLoad({ callers, forMs }, call));
+    return { ...load, calls: load.latenciesMs.length + callers };
+  },
+
+  async warm({ callers, calls, ...target }: HttpTarget & Callers & { calls: number }): Promise<void> {
+    await onConnections(target, callers, (call) => runCalls({ callers, calls }, call));
   },
 
   /** Reads an answer of any length and counts. */
@@ -40,6 +46,28 @@ const ops = {
     }
   },
 };
+
+/**
+ * A connection for each caller, on which one call has been answered already: a server under load takes new connections one
+ * by one between all else that it does, and what waits for that waits for no exec.
+ */
+async function onConnections<T>(
+  target: HttpTarget,
+  callers: number,
+  use: (call: (caller: number) => Promise<void>) => Promise<T>,
+): Promise<T> {
+  const bytes = requestBytes(target);
+  const connections = await Promise.all(Array.from({ length: callers }, () => RawHttp.open(target.url)));
+  const call = async (caller: number): Promise<void> => {
+    requireSuccess((await connections[caller]?.ask(bytes)) ?? '');
+  };
+  try {
+    await Promise.all(connections.map((_, caller) => call(caller)));
+    return await use(call);
+  } finally {
+    for (const connection of connections) connection.close();
+  }
+}
 
 function post({ url, path, token, body }: HttpTarget): Promise<string> {
   const text = JSON.stringify(body);

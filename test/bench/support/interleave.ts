@@ -1,4 +1,8 @@
-/** A B C, B C A, C A B …: whatever the machine does meanwhile hits all alike, and none always comes after the same other. */
+/**
+ * Rounds in which everybody is measured once: whatever the machine does meanwhile hits all alike. Each round has an order of
+ * its own, by chance, so that nobody always pays for what the same neighbour left behind.
+ */
+import { randomInt } from 'node:crypto';
 
 export interface Entrant {
   name: string;
@@ -22,8 +26,7 @@ export async function interleave(
 ): Promise<Map<string, number[]>> {
   const samples = new Map<string, number[]>(entrants.map(({ name }) => [name, []]));
   for (let round = -warmUps; round < rounds; round += 1) {
-    const first = (round + warmUps) % entrants.length;
-    for (const { name, run, every = 1 } of [...entrants.slice(first), ...entrants.slice(0, first)]) {
+    for (const { name, run, every = 1 } of shuffled(entrants)) {
       signal.throwIfAborted();
       if (round % every !== 0) continue;
       const sample = await run();
@@ -31,4 +34,12 @@ export async function interleave(
     }
   }
   return samples;
+}
+
+/** Every order is as likely as every other (Fisher and Yates). `below(n)`: a number from 0 to n - 1. */
+export function shuffled<T>(items: readonly T[], below: (n: number) => number = randomInt): T[] {
+  const left = [...items];
+  const order: T[] = [];
+  while (left.length > 0) order.push(...left.splice(below(left.length), 1));
+  return order;
 }

@@ -1,4 +1,4 @@
-/** So many callers at once, each with the next call as soon as the last one is answered, for a time. */
+/** So many callers at once, each with the next call as soon as the last one is answered, for a time or a number of calls. */
 
 export interface Load {
   elapsedMs: number;
@@ -22,8 +22,26 @@ export async function runLoad(
       now = after;
     }
   };
-  await Promise.all(Array.from({ length: callers }, (_, caller) => loop(caller)));
+  await inParallel(callers, loop);
   return { elapsedMs: performance.now() - from, latenciesMs };
+}
+
+/** `calls` of them in all, however they spread over the callers. Rejects as `runLoad` does. */
+export async function runCalls(
+  { callers, calls }: { callers: number; calls: number },
+  call: (caller: number) => Promise<void>,
+): Promise<void> {
+  let left = calls;
+  await inParallel(callers, async (caller) => {
+    while (left > 0) {
+      left -= 1;
+      await call(caller);
+    }
+  });
+}
+
+async function inParallel(callers: number, loop: (caller: number) => Promise<void>): Promise<void> {
+  await Promise.all(Array.from({ length: callers }, (_, caller) => loop(caller)));
 }
 
 export function perSecond({ elapsedMs, latenciesMs }: Load): number {

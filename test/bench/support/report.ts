@@ -22,6 +22,8 @@ export interface RowResult {
   title: string;
   series: Series[];
   ratios: Ratio[];
+  /** CPU time, user and system, of each process that takes part, for one exec through the gateway; absent: not measured. */
+  cpuUsPerExec?: Readonly<Record<string, number>>;
   /** How it was measured, and what was not: peers that are not installed. */
   notes: string[];
 }
@@ -55,7 +57,7 @@ export function markOf({ value, goal }: Ratio): string {
   return reaches(goal.value) ? 'ok' : goal.bound === 'at most' ? 'high' : 'low';
 }
 
-export function printRow({ row, title, series, ratios, notes }: RowResult): void {
+export function printRow({ row, title, series, ratios, cpuUsPerExec, notes }: RowResult): void {
   console.log(`\nRow ${row}: ${title}`);
   console.table(
     series.map(({ name, unit, ...figures }) => ({
@@ -70,7 +72,14 @@ export function printRow({ row, title, series, ratios, notes }: RowResult): void
     })),
   );
   if (ratios.length > 0) console.table(ratios.map(ratioLine));
+  if (cpuUsPerExec !== undefined) console.log(`  ${cpuLine(cpuUsPerExec)}`);
   for (const note of notes) console.log(`  ${note}`);
+}
+
+function cpuLine(cpuUsPerExec: Readonly<Record<string, number>>): string {
+  const parts = Object.entries(cpuUsPerExec).map(([who, us]) => `${who} ${us}`);
+  const together = Object.values(cpuUsPerExec).reduce((sum, us) => sum + us, 0);
+  return `CPU time of an exec through the gateway, µs: ${parts.join(' · ')} · together ${together}`;
 }
 
 function ratioLine(one: Ratio): Record<string, string | number> {

@@ -11,8 +11,10 @@ import { databaseUrl, silent } from '../../support/database-url.ts';
 import { newKeyPair } from '../../support/ssh-keys.ts';
 import { type Sshd, startSshd } from '../../support/sshd.ts';
 import type { AnsweringOps } from './answering-server.ts';
+import { startedHere } from './cpu-time.ts';
 import { type GatewayProcess, startGatewayProcess } from './gateway-process.ts';
 import type { RelayOps } from './relay.ts';
+import { startWarm, type Warm } from './warm.ts';
 import { type Ops, startWorker, type Worker } from './worker.ts';
 
 /** An SSH server that rows may use. */
@@ -41,10 +43,14 @@ export interface World {
   far(): Promise<SshHost>;
   /** The one that most rows share; its workspaces are there as soon as the host of that name was asked for. */
   gateway(): Promise<GatewayProcess>;
+  /** The gateway and its peers, all with their hot code compiled; for rows that measure warm execs. */
+  warm(): Promise<Warm>;
   /** One more, on a database of its own, for a row that looks into the process. */
   newGateway(nodeArgs?: readonly string[]): Promise<GatewayProcess>;
   /** A new database on the durable server. */
   newDatabase(): Promise<string>;
+  /** Of a server that was asked for before; null where /proc does not tell. */
+  serverPid(server: 'postgres' | 'sshd' | 'answering'): number | null;
   worker<O extends Ops>(file: string): Promise<Worker<O>>;
   /** Words for `ssh` that reach a host as the gateway does. */
   sshArgs(host: SshHost): Promise<string[]>;
@@ -129,7 +135,8 @@ export function createWorld(options: { quick: boolean; profileDir: string | null
     return { username, privateKey };
   };
 
-  return {
+  let answeringPid: number | null = null;
+  const world: World = {
     folder,
     quick,
     signal,
@@ -137,14 +144,17 @@ export function createWorld(options: { quick: boolean; profileDir: string | null
     knownHosts: () => knownHosts,
     hostKeyLine: () => hostKeyLine,
     gateway,
+    warm: once(() => startWarm(world)),
     newGateway,
     newDatabase,
+    serverPid: (server) => (server === 'answering' ? answeringPid : startedHere(server)),
     worker,
     atEnd,
     sshd: once(async () => inGateway('real', { port: (await startServer()).port, ...(await loginOf()) })),
     answering: once(async () => {
       const pair = newKeyPair();
       const server = await worker<AnsweringOps>('answering-server.ts');
+      answeringPid = server.pid;
       const { port } = await server.ask('listen', { hostKey: pair.privateKey });
       know('127.*', port, Buffer.from(pair.publicKey.split(' ')[1] ?? '', 'base64'));
       return inGateway('answering', { port, ...(await loginOf()) });
@@ -175,6 +185,7 @@ export function createWorld(options: { quick: boolean; profileDir: string | null
       rmSync(folder, { recursive: true, force: true });
     },
   };
+  return world;
 }
 
 function lineOf(wireKey: Buffer): string {
