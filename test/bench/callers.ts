@@ -19,7 +19,7 @@ const COMMAND = 'exec /bin/true';
 
 export async function manyCallers(world: World): Promise<RowResult> {
   const { quick, signal } = world;
-  const forMs = quick ? 700 : 2_500;
+  const forMs = quick ? 500 : 2_500;
   const host = await world.sshd();
   const warm = await world.warm();
   const { gateway, http, bash } = warm;
@@ -80,7 +80,7 @@ export async function manyCallers(world: World): Promise<RowResult> {
 
 export async function ownCost(world: World): Promise<RowResult> {
   const { quick, signal } = world;
-  const how = { callers: CALLERS, forMs: quick ? 1_000 : 3_000 };
+  const how = { callers: CALLERS, forMs: quick ? 700 : 3_000 };
   const host = await world.answering();
   const warm = await world.warm();
   const { gateway, http } = warm;

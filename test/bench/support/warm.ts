@@ -49,11 +49,19 @@ export async function startWarm(world: World): Promise<Warm> {
 
   const size = world.quick ? 'quick' : 'full';
   const [calls, bashCalls] = [CALLS[size], BASH_CALLS[size]];
-  await http.ask('warm', { ...gateway.exec('answering', ['/bin/true']), callers: CALLERS, calls });
-  await http.ask('warm', { ...(await floor(host))(COMMAND), callers: CALLERS, calls });
-  await (await bare(host, CONNECTIONS)).ask('warm', { command: COMMAND, callers: CALLERS, calls });
-  await http.ask('warm', { ...bash('/bin/true'), callers: CALLERS, calls: bashCalls });
-  const many = calls.toLocaleString('en');
+  const atFloor = (await floor(host))(COMMAND);
+  const direct = await bare(host, CONNECTIONS);
+  const loads = [
+    () => http.ask('warm', { ...gateway.exec('answering', ['/bin/true']), callers: CALLERS, calls }),
+    () => http.ask('warm', { ...atFloor, callers: CALLERS, calls }),
+    () => direct.ask('warm', { command: COMMAND, callers: CALLERS, calls }),
+    () => http.ask('warm', { ...bash('/bin/true'), callers: CALLERS, calls: bashCalls }),
+  ];
+  for (const load of loads) {
+    world.signal.throwIfAborted();
+    await load();
+  }
+  const [many, fewer] = [calls, bashCalls].map((count) => count.toLocaleString('en'));
   return {
     gateway,
     http,
@@ -61,7 +69,7 @@ export async function startWarm(world: World): Promise<Warm> {
     bash,
     floor,
     notes: [
-      `warmed before: ${many} execs each for the gateway, the floor and bare ssh2, against a server that only answers; ${bashCalls.toLocaleString('en')} for the local bash server, which forks`,
+      `warmed before: ${many} execs each for the gateway, the floor and bare ssh2, against a server that only answers; ${fewer} for the local bash server, which forks`,
       'the floor: what keeps the same promise in as many hops with the least, one commit for each request and no more around it',
     ],
   };
