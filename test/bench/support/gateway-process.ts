@@ -52,6 +52,8 @@ export async function startGatewayProcess(options: GatewayOptions): Promise<Gate
   const child = spawn(process.execPath, [...nodeArgs, MAIN, 'serve'], {
     env: {
       PATH: process.env.PATH,
+      // As in the image (infra/Dockerfile).
+      NODE_OPTIONS: '--max-semi-space-size=32',
       DATABASE_URL: databaseUrl,
       SALLYPORT_SIGNING_KEY: await generateSigningKey(),
       SALLYPORT_ADMIN_TOKEN: adminToken,
