@@ -10,6 +10,7 @@ import {
   startWireServer,
   type WireServer,
 } from '../client/wire-server.ts';
+import { waitUntilStill } from '../support/wait.ts';
 import { cliHere, startCli, startShell } from './process.ts';
 
 const CANCELLED = errorFrame({ error: 'cancelled', code: 'exec_cancelled', outcome: 'cancelled' });
@@ -107,10 +108,15 @@ describe.concurrent('leaving an exec', () => {
   });
 
   it('Ctrl-C works while nobody reads our output', async ({ expect }) => {
-    const { child, ended } = startCli(['exec', 'endless-stalled', '--', 'yes'], { url: server.url, unread: true });
-    await server.seen(({ path }) => path === '/workspaces/endless-stalled/exec');
-    // Full: the pipe, ours and the server's buffers.
-    await expect.poll(() => open.get('endless-stalled')?.writableNeedDrain).toBe(true);
+    const { child, firstOutput, ended } = startCli(['exec', 'endless-stalled', '--', 'yes'], {
+      url: server.url,
+      unread: true,
+    });
+    await firstOutput;
+    // Full, and not only for a moment: the pipe, ours and the server's buffers.
+    const response = open.get('endless-stalled');
+    await waitUntilStill('what the server sends', () => response?.socket?.bytesWritten);
+    expect(response?.writableNeedDrain).toBe(true);
     child.kill('SIGINT');
     await server.seen(cancelling('endless-stalled'));
     expect(await ended).toMatchObject({ code: 130 });
