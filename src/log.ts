@@ -57,14 +57,15 @@ function withoutSecrets(fields: object, depth = 0): Record<string, unknown> {
   const shown: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(fields)) {
     if (SECRET_NAMES.has(name)) shown[name] = CUT_OUT;
-    else shown[name] = depth === 0 && isPlain(value) ? withoutSecrets(value, 1) : value;
+    else shown[name] = depth === 0 && hasMembers(value) ? withoutSecrets(value, 1) : value;
   }
   return shown;
 }
 
-/** Errors have a serializer, which chooses what is shown of them. */
-function isPlain(value: unknown): value is object {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Error);
+/** Errors have a serializer, which chooses what is shown of them; a Date, say, has its own way to be shown. */
+function hasMembers(value: unknown): value is object {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return false;
+  return !(value instanceof Error) && !('toJSON' in value);
 }
 
 /** Errors of libraries carry queries, headers and whole requests in members of their own: those stay behind. */

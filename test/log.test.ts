@@ -16,6 +16,16 @@ describe('a log line', () => {
     expect(text().match(/\[cut out\]/g)).toHaveLength(names.length * 2);
   });
 
+  test('shows what has its own way to be shown that way, below the first level too', () => {
+    const { log, last } = lines();
+    const at = new Date(0);
+    log.info({ at, inner: { at, url: new URL('http://a.test/') }, list: [at], url: new URL('http://b.test/') }, 'x');
+    const shown = '1970-01-01T00:00:00.000Z';
+    expect(last()).toMatchObject({
+      ...{ at: shown, inner: { at: shown, url: 'http://a.test/' }, list: [shown], url: 'http://b.test/' },
+    });
+  });
+
   test('of an error has its message, code and causes, and nothing else that hangs on it', () => {
     const { log, text, last } = lines();
     const inner = Object.assign(new Error('refused by Authorization: Bearer canary-in-text'), { code: 'ECONNREFUSED' });
