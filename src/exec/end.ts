@@ -6,7 +6,7 @@ import { EndCause } from './cause.ts';
 import type { Command } from './command.ts';
 import type { ExecEnd } from './frame.ts';
 
-const SHA256_OF_NOTHING = createHash('sha256').digest('hex');
+export const SHA256_OF_NOTHING = createHash('sha256').digest('hex');
 
 /** An end with nothing read; what is known goes over it. */
 export function endWithout(

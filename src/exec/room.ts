@@ -20,8 +20,6 @@
 import { EXECS_PER_TOKEN_MAX, ROOM_ASK_AGAIN_MS } from '../limits.ts';
 import { type Runner, type RunningExecs, runnerKeys } from './running.ts';
 
-export type { Runner } from './running.ts';
-
 /** One limit that an exec is counted in. */
 export interface Circle {
   policy: 'workspace' | 'token' | 'session' | 'org';

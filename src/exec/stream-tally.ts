@@ -6,9 +6,8 @@
  */
 import { createHash, type Hash } from 'node:crypto';
 import { createDecoder, type Piece } from './decode.ts';
+import { SHA256_OF_NOTHING } from './end.ts';
 import type { ExecEvent, StreamName } from './frame.ts';
-
-const SHA256_OF_NOTHING = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855';
 
 export interface StreamTally {
   /** Events to send for these bytes, in order. */

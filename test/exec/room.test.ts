@@ -1,7 +1,8 @@
 /** The limits on execs at once, of several replicas over one store in memory; over PostgreSQL in test/replicas. */
 import { setImmediate as turn } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
-import { createRoom, type Holding, type Room, type Runner, type ShareStore } from '../../src/exec/room.ts';
+import { createRoom, type Holding, type Room, type ShareStore } from '../../src/exec/room.ts';
+import type { Runner } from '../../src/exec/running.ts';
 import { createRunningExecs, type RunningExecs } from '../../src/exec/running.ts';
 import { EXECS_PER_TOKEN_MAX } from '../../src/limits.ts';
 
