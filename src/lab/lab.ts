@@ -5,9 +5,11 @@
  * Imports nothing of the gateway: whoever talks to the lab goes through the same code and SDK that talk to AWS. Listens on
  * 127.0.0.1 only, and there is no setting for another address, because its instances run programs as this user.
  */
+import { mkdirSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { join, resolve } from 'node:path';
 import { answerAws } from './aws-api.ts';
+import { claimFolder } from './claim.ts';
 import { answerControl, type ControlDeps } from './control.ts';
 import { Counters } from './counters.ts';
 import { Endpoint } from './endpoint.ts';
@@ -75,10 +77,22 @@ const BODY_MAX_BYTES = 1024 * 1024;
 const QUIET: Log = { info: () => undefined, warn: () => undefined, error: () => undefined };
 
 export async function startLab(options: LabOptions): Promise<Lab> {
-  const nowMs = options.now ?? Date.now;
-  const count = options.instances ?? DEFAULT_INSTANCES;
   // Absolute: it becomes the home of programs.
   const dataDir = resolve(options.dataDir);
+  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  const stopping = new Stopping();
+  stopping.add(await claimFolder(dataDir));
+  try {
+    return await startClaimed(dataDir, options, stopping);
+  } catch (error) {
+    await stopping.run();
+    throw error;
+  }
+}
+
+async function startClaimed(dataDir: string, options: LabOptions, stopping: Stopping): Promise<Lab> {
+  const nowMs = options.now ?? Date.now;
+  const count = options.instances ?? DEFAULT_INSTANCES;
   const world = openWorld(dataDir, { count, region: options.region ?? null, nowMs: nowMs() });
   const context = newContext(world, options, nowMs);
   const homesDir = join(dataDir, 'home');
@@ -90,31 +104,25 @@ export async function startLab(options: LabOptions): Promise<Lab> {
   });
   const endpoint = new Endpoint({ context, targets: instances, maxTunnels: options.maxTunnels ?? DEFAULT_MAX_TUNNELS });
   const server = newServer(context, { endpoint, instances });
-  const stopping = new Stopping();
-  try {
-    const keeper = startKeeper(homesDir);
-    stopping.add(() => keeper.stop());
-    stopping.add(() => sessions.endAll());
-    for (const instance of instances) stopping.add(() => instance.stop());
-    stopping.add(() => pipes.close());
-    await Promise.all(instances.map((instance) => instance.start()));
-    const port = await listen(server, options.port ?? 0);
-    stopping.add(() => closeServer(server));
-    stopping.add(() => endpoint.cutConnections());
-    await startRealSshd(instances, { dir: join(dataDir, 'sshd'), options, port, stopping });
-    return {
-      url: `http://127.0.0.1:${port}`,
-      tunnelUrl: `ws://127.0.0.1:${port}`,
-      region: world.region,
-      accessKeyId: world.accessKeyId,
-      secretAccessKey: world.secretAccessKey,
-      instances: instances.map(({ id, osUser, privateIp, sshPort }) => ({ id, osUser, privateIp, sshPort })),
-      stop: () => stopping.run(),
-    };
-  } catch (error) {
-    await stopping.run();
-    throw error;
-  }
+  const keeper = startKeeper(homesDir);
+  stopping.add(() => keeper.stop());
+  stopping.add(() => sessions.endAll());
+  for (const instance of instances) stopping.add(() => instance.stop());
+  stopping.add(() => pipes.close());
+  await Promise.all(instances.map((instance) => instance.start()));
+  const port = await listen(server, options.port ?? 0);
+  stopping.add(() => closeServer(server));
+  stopping.add(() => endpoint.cutConnections());
+  await startRealSshd(instances, { dir: join(dataDir, 'sshd'), options, port, stopping });
+  return {
+    url: `http://127.0.0.1:${port}`,
+    tunnelUrl: `ws://127.0.0.1:${port}`,
+    region: world.region,
+    accessKeyId: world.accessKeyId,
+    secretAccessKey: world.secretAccessKey,
+    instances: instances.map(({ id, osUser, privateIp, sshPort }) => ({ id, osUser, privateIp, sshPort })),
+    stop: () => stopping.run(),
+  };
 }
 
 /** What a stop does, in reverse order of what was started; once. */

@@ -1,6 +1,6 @@
 /** `npm start` as people run it: the built program in a process of its own, on a data directory of its own. */
 import { execFile } from 'node:child_process';
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -209,12 +209,22 @@ describe('the demo', () => {
   });
 
   it('refuses a second one on the same folder, and is not disturbed by it', async () => {
-    for (const verb of ['demo', 'serve', 'migrate'])
+    const [begun, go] = [join(folder, 'begun'), join(folder, 'go')];
+    const script = 'touch "$0"; until [ -e "$1" ]; do sleep 0.1; done; exit 7';
+    const running = demo.exec(['sh', '-c', script, begun, go]);
+    await waitUntil('the program runs', () => existsSync(begun));
+    for (const [verb, by] of [
+      ['demo', 'lab'],
+      ['lab', 'lab'],
+      ['serve', 'gateway'],
+      ['migrate', 'gateway'],
+    ] as const)
       expectRefusal(
         await runProgram([verb], { env: settings(folder) }),
-        /is in use by another running gateway: stop it first/,
+        new RegExp(`is in use by another running ${by}: stop it first`),
       );
-    expect(terminalOf((await demo.exec(['true'])).frames)).toMatchObject({ exit_code: 0 });
+    writeFileSync(go, '');
+    expect(terminalOf((await running).frames)).toMatchObject({ exit_code: 7 });
     expect(JSON.parse(readFileSync(join(folder, 'demo.json'), 'utf8'))).toEqual(demo.file);
   });
 
