@@ -1,5 +1,6 @@
 /**
- * One SSH session channel for one command, below ssh2's own `exec()`. The only place that uses ssh2's private parts.
+ * One SSH session channel for one command, below ssh2's own `exec()`. With sign-at-once.ts the only place that uses ssh2's
+ * private parts.
  *
  * Why not the public call: it sends `exec` as soon as the channel is open (ours waits for the audit row), it lets data
  * follow only after the reply (one round trip more), and it grants receive window whenever either output stream is read,

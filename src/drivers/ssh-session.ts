@@ -14,6 +14,7 @@ import type { Opening, Session } from '../sessions/session.ts';
 import { BOOTSTRAP, LOGIN_SHELL } from './bootstrap.ts';
 import type { Channel, LoginShell } from './channel.ts';
 import { createChannelSession } from './channel-session.ts';
+import { signAtOnce } from './sign-at-once.ts';
 import type { SshChannel } from './ssh-channel.ts';
 import { createSshChannels } from './ssh-channels.ts';
 import type { SshKey } from './ssh-key.ts';
@@ -137,6 +138,8 @@ async function connect(client: Client, login: SshLogin, { signal, trace }: Openi
     },
     authHandler: publicKeyOnce(login, mayLogIn.promise),
   } as ConnectConfig);
+  // An agent may ask somebody before it signs.
+  if ('pem' in login.key) signAtOnce(client);
 
   await trace.step('banner', undefined, () => Promise.race([bannerSeen, failed]));
   step = 'host_key';
