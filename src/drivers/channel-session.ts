@@ -7,9 +7,15 @@ import { SallyportError } from '../errors.ts';
 import { ANSWER_GRACE_MS, EXECS_PER_SESSION } from '../limits.ts';
 import { deferred } from '../sessions/deferred.ts';
 import type { Session, StartSpec } from '../sessions/session.ts';
-import { type Carrier, type Channel, ChannelRefused, type Host } from './channel.ts';
+import { type Carrier, type Channel, ChannelRefused } from './channel.ts';
 import { createControl } from './control.ts';
-import { type Program, startProgram } from './program.ts';
+import { type Program, prepareProgram } from './program.ts';
+
+/** Nothing of the request was sent yet. */
+interface Ready {
+  channel: Channel;
+  run(): Promise<Program>;
+}
 
 export function createChannelSession(carrier: Carrier): Session {
   const { closed } = carrier;
@@ -34,25 +40,27 @@ export function createChannelSession(carrier: Carrier): Session {
     if (error instanceof ChannelRefused) learnCapacity(running);
   });
 
-  /** The channel may be opened while the row is being committed; a refused commit is told as it is. */
-  const openFor = async (signal: AbortSignal, committed: Promise<unknown>): Promise<Channel> => {
+  /**
+   * The channel is opened and the request made ready while the row is being committed; a refused commit is told as it is.
+   */
+  const prepare = async (spec: StartSpec, signal: AbortSignal, committed: Promise<unknown>): Promise<Ready> => {
     const opened = open(signal);
-    opened.catch(() => undefined); // Thrown below, after `committed` has had its say.
+    const ready = opened.then((channel) => ({ channel, run: prepareProgram(channel, spec, carrier) }));
+    ready.catch(() => undefined); // Thrown below, after `committed` has had its say.
     try {
       await committed;
+      await opened.catch((error: unknown) => {
+        if (error === signal.reason || error instanceof SallyportError) throw error;
+        if (error instanceof ChannelRefused) learnCapacity(running - 1);
+        throw notSent(error);
+      });
+      return await ready;
     } catch (error) {
       opened.then(
         (channel) => channel.close(),
         () => undefined,
       ); // Not opened: nothing to close.
       throw error;
-    }
-    try {
-      return await opened;
-    } catch (error) {
-      if (error === signal.reason || error instanceof SallyportError) throw error;
-      if (error instanceof ChannelRefused) learnCapacity(running - 1);
-      throw notSent(error);
     }
   };
 
@@ -66,9 +74,9 @@ export function createChannelSession(carrier: Carrier): Session {
     async start(spec, { signal, committed, sending }) {
       running += 1;
       try {
-        const channel = await openFor(signal, committed);
-        const starting = { signal, sending, sweep: () => control('kill', { execId: spec.execId, session: null }) };
-        const process = await startOrSweep(channel, spec, carrier, starting);
+        const ready = await prepare(spec, signal, committed);
+        const sweep = (): Promise<unknown> => control('kill', { execId: spec.execId, session: null });
+        const process = await startOrSweep(ready, { signal, sending, sweep });
         void process.ended.then(() => {
           running -= 1;
         });
@@ -104,9 +112,7 @@ function notSent(cause: unknown): SallyportError {
  * end. A host that stays silent gets its channel closed and is searched for the marker.
  */
 async function startOrSweep(
-  channel: Channel,
-  spec: StartSpec,
-  host: Host,
+  { channel, run }: Ready,
   { signal, sending, sweep }: { signal: AbortSignal; sending?: () => void; sweep(): Promise<unknown> },
 ): Promise<Program> {
   if (signal.aborted) {
@@ -121,7 +127,7 @@ async function startOrSweep(
   signal.addEventListener('abort', onAbort, { once: true });
   try {
     sending?.();
-    return await Promise.race([startProgram(channel, spec, host), silent.promise]);
+    return await Promise.race([run(), silent.promise]);
   } catch (error) {
     if (error !== signal.reason) throw error;
     channel.close();

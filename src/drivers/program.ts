@@ -30,14 +30,15 @@ export interface Program extends Omit<Process, 'kill' | 'look'> {
 }
 
 /**
- * Runs `spec` on an open channel. Resolves when the host has answered with the pid; rejects `shell_unsupported`,
- * `start_failed` or `connection_lost`. The channel is closed on rejection and on `release`.
+ * Makes ready to run `spec` on an open channel; nothing is sent before the function that it returns is called, once. That
+ * resolves when the host has answered with the pid; rejects `shell_unsupported`, `start_failed` or `connection_lost`. The
+ * channel is closed on rejection and on `release`.
  */
-export function startProgram(
+export function prepareProgram(
   channel: Channel,
   spec: BootstrapSpec & { stdin: Buffer | null },
   { unsupported }: Host,
-): Promise<Program> {
+): () => Promise<Program> {
   const { login } = channel;
   const reader = login?.kind === 'bash' && fitsLoginShell(spec) ? 'bash' : 'sh';
   const { line, nonce } = writePreamble(spec, reader);
@@ -49,73 +50,74 @@ export function startProgram(
   const exitKnown = deferred<Exit>();
   const ended = deferred();
 
-  return new Promise((resolve, reject) => {
-    const fail = (error: SallyportError): void => {
-      if (started) return;
-      // Whatever the login shell is, it does not do what was expected of it.
-      if (login !== null && reader === 'bash' && error.code === 'shell_unsupported') login.kind = 'other';
-      reject(error);
-      channel.close();
-    };
-    const onAnswer = (text: string): void => {
-      const answer = parseAnswer(text);
-      if (answer === null) fail(unsupported('it did not answer as asked'));
-      else if (answer.kind === 'no')
-        fail(new SallyportError('start_failed', refusalText(answer.reason), { outcome: 'unreachable' }));
-      else {
-        started = true;
-        if (login?.kind === 'unknown') login.kind = answer.fromBash ? 'bash' : 'other';
-        resolve(describe(answer));
-      }
-    };
-    const ownSession = ({ pid, stat }: Answer & { kind: 'ok' }): ProcessMarker['session'] =>
-      stat === null ? null : channel.ownSession(pid, stat);
-    const describe = (answer: Answer & { kind: 'ok' }): Program => {
-      const marker: ProcessMarker = { execId: spec.execId ?? '', session: ownSession(answer) };
-      return {
-        pid: answer.pid,
-        marker,
-        output: output.chunks,
-        get outputEnded() {
-          return output.ended;
+  const input = spec.stdin === null ? [line] : [line, spec.stdin];
+  return () =>
+    new Promise((resolve, reject) => {
+      const fail = (error: SallyportError): void => {
+        if (started) return;
+        // Whatever the login shell is, it does not do what was expected of it.
+        if (login !== null && reader === 'bash' && error.code === 'shell_unsupported') login.kind = 'other';
+        reject(error);
+        channel.close();
+      };
+      const onAnswer = (text: string): void => {
+        const answer = parseAnswer(text);
+        if (answer === null) fail(unsupported('it did not answer as asked'));
+        else if (answer.kind === 'no')
+          fail(new SallyportError('start_failed', refusalText(answer.reason), { outcome: 'unreachable' }));
+        else {
+          started = true;
+          if (login?.kind === 'unknown') login.kind = answer.fromBash ? 'bash' : 'other';
+          resolve(describe(answer));
+        }
+      };
+      const ownSession = ({ pid, stat }: Answer & { kind: 'ok' }): ProcessMarker['session'] =>
+        stat === null ? null : channel.ownSession(pid, stat);
+      const describe = (answer: Answer & { kind: 'ok' }): Program => {
+        const marker: ProcessMarker = { execId: spec.execId ?? '', session: ownSession(answer) };
+        return {
+          pid: answer.pid,
+          marker,
+          output: output.chunks,
+          get outputEnded() {
+            return output.ended;
+          },
+          exit: exitKnown.promise,
+          ended: ended.promise,
+          release: () => {
+            output.abandon();
+            channel.close();
+          },
+        };
+      };
+
+      const endedBefore = (end: Exit | null): SallyportError =>
+        end === null ? connectionLost() : unsupported(exitText(end));
+
+      const events: ChannelEvents = {
+        data(stream, bytes) {
+          const scanner = stream === 'stdout' ? stdout : stderr;
+          const found = scanner.push(bytes);
+          if (found.answer !== null && stream === 'stdout') onAnswer(found.answer);
+          if (found.overflow) fail(unsupported('it printed too much before the command'));
+          if (found.rest !== null && found.rest.length > 0) output.push({ stream, bytes: found.rest });
+          const dropped = bytes.length - (found.rest?.length ?? 0);
+          if (dropped > 0) channel.grant(dropped);
         },
-        exit: exitKnown.promise,
-        ended: ended.promise,
-        release: () => {
-          output.abandon();
-          channel.close();
+        eof: () => output.end(),
+        exit(end) {
+          exit = end;
+          if (exit !== null) exitKnown.resolve(exit);
+        },
+        closed(refused) {
+          output.cut();
+          if (exit === null) exitKnown.resolve({ kind: 'lost', error: connectionLost() });
+          if (!started) fail(refused ? unsupported('it refused to run a command') : endedBefore(exit));
+          ended.resolve();
         },
       };
-    };
-
-    const endedBefore = (end: Exit | null): SallyportError =>
-      end === null ? connectionLost() : unsupported(exitText(end));
-
-    const input = spec.stdin === null ? [line] : [line, spec.stdin];
-    const events: ChannelEvents = {
-      data(stream, bytes) {
-        const scanner = stream === 'stdout' ? stdout : stderr;
-        const found = scanner.push(bytes);
-        if (found.answer !== null && stream === 'stdout') onAnswer(found.answer);
-        if (found.overflow) fail(unsupported('it printed too much before the command'));
-        if (found.rest !== null && found.rest.length > 0) output.push({ stream, bytes: found.rest });
-        const dropped = bytes.length - (found.rest?.length ?? 0);
-        if (dropped > 0) channel.grant(dropped);
-      },
-      eof: () => output.end(),
-      exit(end) {
-        exit = end;
-        if (exit !== null) exitKnown.resolve(exit);
-      },
-      closed(refused) {
-        output.cut();
-        if (exit === null) exitKnown.resolve({ kind: 'lost', error: connectionLost() });
-        if (!started) fail(refused ? unsupported('it refused to run a command') : endedBefore(exit));
-        ended.resolve();
-      },
-    };
-    channel.run(input, events, reader);
-  });
+      channel.run(input, events, reader);
+    });
 }
 
 function connectionLost(): SallyportError {
@@ -179,7 +181,7 @@ export async function runKillScript(
       fixedPath: false,
       stdin: Buffer.from(KILL_SCRIPT),
     } as const;
-    const script = await startProgram(channel, spec, host);
+    const script = await prepareProgram(channel, spec, host)();
     let text = '';
     for await (const chunk of script.output) if (chunk.stream === 'stdout') text += chunk.bytes.toString('latin1');
     return new Map(markers.map(({ execId }) => [execId, readSurvivors(text, execId)]));

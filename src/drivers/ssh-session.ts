@@ -12,7 +12,7 @@ import { SSH_KEEPALIVE_MAX_MISSED, SSH_KEEPALIVE_MS } from '../limits.ts';
 import { deferred } from '../sessions/deferred.ts';
 import type { Opening, Session } from '../sessions/session.ts';
 import { BOOTSTRAP, LOGIN_SHELL } from './bootstrap.ts';
-import type { Channel, LoginShell } from './channel.ts';
+import type { Channel, ChannelEvents, LoginShell } from './channel.ts';
 import { createChannelSession } from './channel-session.ts';
 import { signAtOnce } from './sign-at-once.ts';
 import type { SshChannel } from './ssh-channel.ts';
@@ -237,7 +237,12 @@ function bootstrapChannel(channel: SshChannel, login: LoginShell, join: () => vo
   return {
     run(input, events, reader) {
       join();
-      channel.exec(COMMANDS[reader], input, events);
+      // The answer to the host's last word about a program can wait until its caller has been told.
+      const exit: ChannelEvents['exit'] = (end) => {
+        join();
+        events.exit(end);
+      };
+      channel.exec(COMMANDS[reader], input, { ...events, exit });
     },
     login,
     grant: (bytes) => channel.grant(bytes),

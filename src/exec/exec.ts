@@ -48,6 +48,9 @@ export function createExec({ pool }: { pool: Pool }): RunExec {
     const { signal } = exec;
     const way = new Way(exec, startedAtMs);
     const entry = way.watch('audit.open', exec.entry);
+    entry.catch(() => undefined); // Thrown below, by whoever waits for it.
+    // The row leaves at the end of this turn of the event loop (db/batch.ts); what can be made ready meanwhile comes after it.
+    await new Promise(setImmediate);
     let wasAsked = false;
     const sending = (): void => {
       wasAsked = true;

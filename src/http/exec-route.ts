@@ -56,10 +56,10 @@ export function createExecRoute(deps: HttpDeps, heartbeatMs: number): RequestHan
       target: workspace.target,
       end: (cause) => ending.abort(cause),
     });
-    const streams = !prefersDocument(req);
-    const reply = !streams
-      ? documentReply(res, command.encoding === 'base64')
-      : streamReply(res, toLine, { heartbeatMs, stallMaxMs: command.timeoutS * 1000 + STALL_EXTRA_MS });
+    const openReply = (): Reply =>
+      prefersDocument(req)
+        ? documentReply(res, command.encoding === 'base64')
+        : streamReply(res, toLine, { heartbeatMs, stallMaxMs: command.timeoutS * 1000 + STALL_EXTRA_MS });
     res.once('close', hangUp);
     const once = await openOnce(deps, res).catch((error: unknown) => {
       ended('refused');
@@ -67,10 +67,12 @@ export function createExecRoute(deps: HttpDeps, heartbeatMs: number): RequestHan
     });
     if (once !== null && 'answer' in once) {
       ended('refused');
-      return await replay(res, once.answer, streams);
+      return await replay(res, once.answer, !prefersDocument(req));
     }
     const fromMs = performance.now();
     let started = false;
+    /** Made when there is something to say, while the program runs. */
+    let reply: Reply | null = null;
     try {
       const events = deps.exec({
         execId,
@@ -78,7 +80,7 @@ export function createExecRoute(deps: HttpDeps, heartbeatMs: number): RequestHan
         command,
         fixedPath: caller.allow !== null,
         entry: once === null ? () => deps.audit.open(factsOf(res, execId)) : async () => once.entry,
-        ...(once === null ? {} : { answerOf: (end) => keptAnswer(end, res, streams) }),
+        ...(once === null ? {} : { answerOf: (end) => keptAnswer(end, res, !prefersDocument(req)) }),
         signal: ending.signal,
         onSettled: ended,
         span: call.span,
@@ -94,11 +96,12 @@ export function createExecRoute(deps: HttpDeps, heartbeatMs: number): RequestHan
           call.outcome = event.outcome;
           call.code = event.error?.code ?? null;
         }
+        reply ??= openReply();
         const wait = reply.take(event);
         if (wait !== null) await wait;
       }
     } finally {
-      reply.stop();
+      reply?.stop();
     }
   };
 }
