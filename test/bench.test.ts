@@ -4,6 +4,7 @@ import { existsSync, mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
+import { partsOf } from './bench/support/cpu-profile.ts';
 import { cpuUsOf, createCpuMeter, type ProcessTimes, parseStat } from './bench/support/cpu-time.ts';
 import type { FloorOps } from './bench/support/floor-server.ts';
 import { interleave, shuffled } from './bench/support/interleave.ts';
@@ -62,6 +63,35 @@ test('a tree of processes is its root and all below, and nothing beside', () => 
   const processes = [row(1, 0, 1), row(20, 10, 20), row(10, 1, 100), row(30, 20, 3), row(11, 1, 5_000)];
   expect(cpuUsOf(10, processes)).toBe(123);
   expect(cpuUsOf(99, processes)).toBe(0);
+});
+
+test('a profile gives each part what ran in it or was called by it, within a time, and nothing to idleness', () => {
+  const frame = (functionName: string, url = '') => ({ functionName, url });
+  const profile = {
+    nodes: [
+      { id: 1, callFrame: frame('(root)'), children: [2, 3, 6] },
+      { id: 2, callFrame: frame('(idle)') },
+      { id: 3, callFrame: frame('query', 'pg'), children: [4, 5] },
+      { id: 4, callFrame: frame('emit', 'node:events') },
+      { id: 5, callFrame: frame('writev') },
+      { id: 6, callFrame: frame('(program)') },
+    ],
+    startTime: 1_000,
+    samples: [3, 4, 2, 5, 6, 4],
+    timeDeltas: [10, 100, 1_000, 20, 5, 7],
+  };
+  const partOf = ({ functionName, url }: { functionName: string; url: string }) =>
+    functionName === 'writev' ? 'writes' : url === 'pg' ? 'database' : null;
+  const parts = (fromUs: number, toUs: number) => [...partsOf(profile, { partOf, rest: 'rest', fromUs, toUs })];
+  expect(parts(0, 10_000)).toEqual([
+    ['database', 117],
+    ['writes', 20],
+    ['rest', 5],
+  ]);
+  expect(parts(1_011, 2_130)).toEqual([
+    ['database', 100],
+    ['writes', 20],
+  ]);
 });
 
 test('a meter counts what ran within a load, per call, without the loads that it is to skip', async () => {

@@ -12,6 +12,7 @@ import { unauthenticated } from '../access/token.ts';
 import { asSallyportError, SallyportError } from '../errors.ts';
 import { parseCommand } from '../exec/command.ts';
 import type { Circle } from '../exec/room.ts';
+import { watched } from '../span.ts';
 import { ID_PATTERN } from '../workspace.ts';
 import { readJson } from './body.ts';
 import { callOf, execCall, knownCall, workspaceCall } from './call.ts';
@@ -54,7 +55,8 @@ export function createGates(deps: HttpDeps): Gates {
     const workspaceId = rawWorkspaceId !== null && ID_PATTERN.test(rawWorkspaceId) ? rawWorkspaceId : null;
     call.askedWorkspaceId = workspaceId;
     const { caller, orgId } = call;
-    const standing = await directory.standing({ orgId, jti: caller.jti, sub: personOf(caller), workspaceId });
+    const asked = { orgId, jti: caller.jti, sub: personOf(caller), workspaceId };
+    const standing = await watched(call.span, 'rights', () => directory.standing(asked));
     if (caller.jti !== null && standing.token !== 'active') throw unauthenticated(`the token is ${standing.token}`);
     const { workspace, org } = standing;
     // An issuer may name an org that was never made here; a token of ours cannot.

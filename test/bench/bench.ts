@@ -3,7 +3,7 @@
  *
  *   npm run bench                        every row, under 10 minutes
  *   npm run bench -- --quick             fewer rounds, under 2 minutes: for a look, not for a figure to keep
- *   npm run bench -- --row 1,4           only these rows
+ *   npm run bench -- --row 1,4           only these rows; row 0 has no peers: where the time and the CPU of an exec go
  *   npm run bench -- --json FILE         where the results go (default: the folder for temporary files)
  *   npm run bench -- --row 6 --profile D the shared gateway writes a CPU profile into the folder D
  *
@@ -26,8 +26,10 @@ import { printRow, type RowResult } from './support/report.ts';
 import { createWorld, type World } from './support/world.ts';
 import { throughput } from './throughput.ts';
 import { farExec, warmExec } from './warm-exec.ts';
+import { whereItGoes } from './where.ts';
 
 const ROWS: ReadonlyMap<number, (world: World) => Promise<RowResult>> = new Map([
+  [0, whereItGoes],
   [1, warmExec],
   [2, farExec],
   [3, coldExec],

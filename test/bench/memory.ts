@@ -72,7 +72,7 @@ interface Part {
 }
 
 function startGateway(world: World): Promise<GatewayProcess> {
-  return world.newGateway(NODE_ARGS);
+  return world.newGateway({ nodeArgs: NODE_ARGS });
 }
 
 async function stalledReaders(world: World, { name, script }: (typeof PROGRAMS)[number]): Promise<Part> {

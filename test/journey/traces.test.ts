@@ -135,6 +135,7 @@ describe('the trace of an exec', () => {
       'audit.open',
       'channel',
       'exec',
+      'rights',
     ]);
     expect(await rowOf(gateway, terminalOf(frames).exec_id)).toMatchObject({ tool_trace: null });
   });

@@ -41,10 +41,12 @@ export interface GatewayOptions {
   knownHosts: string;
   /** Words for node, before the program. */
   nodeArgs?: readonly string[];
+  /** Settings besides. */
+  env?: Readonly<Record<string, string>>;
 }
 
 export async function startGatewayProcess(options: GatewayOptions): Promise<GatewayProcess> {
-  const { folder, databaseUrl, keyFile, knownHosts, nodeArgs = [] } = options;
+  const { folder, databaseUrl, keyFile, knownHosts, nodeArgs = [], env = {} } = options;
   const adminToken = randomBytes(24).toString('hex');
   const name = `gateway-${randomBytes(3).toString('hex')}`;
   const log = join(folder, `${name}.log`);
@@ -64,6 +66,7 @@ export async function startGatewayProcess(options: GatewayOptions): Promise<Gate
       SALLYPORT_SSH_LOOPBACK: 'on',
       SALLYPORT_OUTPUT_CAP_BYTES: String(2 ** 30),
       AWS_EC2_METADATA_DISABLED: 'true',
+      ...env,
     },
     stdio: ['ignore', 'pipe', openSync(log, 'w')],
     detached: true,

@@ -12,7 +12,7 @@ import { newKeyPair } from '../../support/ssh-keys.ts';
 import { type Sshd, startSshd } from '../../support/sshd.ts';
 import type { AnsweringOps } from './answering-server.ts';
 import { startedHere } from './cpu-time.ts';
-import { type GatewayProcess, startGatewayProcess } from './gateway-process.ts';
+import { type GatewayOptions, type GatewayProcess, startGatewayProcess } from './gateway-process.ts';
 import type { RelayOps } from './relay.ts';
 import { startWarm, type Warm } from './warm.ts';
 import { type Ops, startWorker, type Worker } from './worker.ts';
@@ -46,7 +46,7 @@ export interface World {
   /** The gateway and its peers, all with their hot code compiled; for rows that measure warm execs. */
   warm(): Promise<Warm>;
   /** One more, on a database of its own, for a row that looks into the process. */
-  newGateway(nodeArgs?: readonly string[]): Promise<GatewayProcess>;
+  newGateway(how?: Pick<GatewayOptions, 'nodeArgs' | 'env'>): Promise<GatewayProcess>;
   /** A new database on the durable server. */
   newDatabase(): Promise<string>;
   /** Of a server that was asked for before; null where /proc does not tell. */
@@ -106,20 +106,20 @@ export function createWorld(options: { quick: boolean; profileDir: string | null
     await client.end();
     return databaseUrl(server.url, name);
   };
-  const newGateway = async (nodeArgs: readonly string[] = []): Promise<GatewayProcess> => {
+  const newGateway: World['newGateway'] = async (how = {}) => {
     const url = await newDatabase();
     const gateway = await startGatewayProcess({
       folder,
       databaseUrl: url,
       keyFile: await keyFile(),
       knownHosts,
-      nodeArgs,
+      ...how,
     });
     atEnd(() => gateway.stop());
     return gateway;
   };
   const profiling = profileDir === null ? [] : ['--cpu-prof', `--cpu-prof-dir=${profileDir}`];
-  const gateway = once(() => newGateway(profiling));
+  const gateway = once(() => newGateway({ nodeArgs: profiling }));
   const worker = async <O extends Ops>(file: string): Promise<Worker<O>> => {
     const started = await startWorker<O>(file);
     atEnd(() => started.stop());
