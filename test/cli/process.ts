@@ -2,13 +2,21 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { PassThrough, type Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
+import { beforeAll } from 'vitest';
 import { runCli, type ServerVerb } from '../../src/cli/cli.ts';
 import type { Io } from '../../src/cli/io.ts';
+import { builtProgram } from '../support/program.ts';
 
-const ENTRY = fileURLToPath(new URL('entry.ts', import.meta.url));
-export const SALLYPORT = [process.execPath, '--import', 'tsx', ENTRY];
+const ENTRY = fileURLToPath(new URL('entry.mjs', import.meta.url));
+/** Known when the tests run. */
+let words: string[] = [];
+// Starting from the sources would take three times the CPU.
+beforeAll(async () => {
+  words = [process.execPath, ENTRY, join(dirname(await builtProgram()), 'gateway')];
+});
 
 export interface Ended {
   code: number | null;
@@ -35,12 +43,12 @@ export interface Start {
 }
 
 export function startCli(args: readonly string[], how: Start = {}): Running {
-  return startProgram([...SALLYPORT, ...args], how);
+  return startProgram([...words, ...args], how);
 }
 
 /** `$0` is the command line; its arguments are whatever the script gives it. */
 export function startShell(script: string, how: Start = {}): Running {
-  return startProgram(['/bin/sh', '-c', script.replaceAll('$0', SALLYPORT.map((word) => `'${word}'`).join(' '))], how);
+  return startProgram(['/bin/sh', '-c', script.replaceAll('$0', words.map((word) => `'${word}'`).join(' '))], how);
 }
 
 function startProgram([command = '', ...args]: readonly string[], how: Start): Running {
