@@ -124,6 +124,8 @@ function pointSdkAtLab(env: NodeJS.ProcessEnv, lab: Lab): void {
     AWS_CONFIG_FILE: '/dev/null',
     AWS_SHARED_CREDENTIALS_FILE: '/dev/null',
     AWS_EC2_METADATA_DISABLED: 'true',
+    // Said in the README; here it would stand between the welcome and the first frame.
+    AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: 'true',
   });
 }
 

@@ -34,8 +34,6 @@ async function demo(args: string[]): Promise<number> {
   if (!expectArgs('demo', args, ['--once'])) return 2;
   const once = args.includes('--once');
   const { config, log } = await settings({ SALLYPORT_LOG_LEVEL: 'warn', ...process.env });
-  // Said in the README; here it would stand between the welcome and the first frame.
-  process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= 'true';
   const { execOnce, startDemo, welcome } = await import('./demo.ts');
   const running = await startDemo(config, { log, env: process.env });
   if (once) {

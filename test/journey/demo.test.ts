@@ -290,8 +290,8 @@ describe('the demo', () => {
   });
 
   it('--once prints the frames of one exec and exits 0', async () => {
-    const { code, stdout } = await runProgram(['demo', '--once'], { env: settings(folder) });
-    expect(code).toBe(0);
+    const { code, stdout, stderr } = await runProgram(['demo', '--once'], { env: settings(folder) });
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     const frames = stdout
       .toString()
       .trim()
