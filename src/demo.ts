@@ -70,13 +70,13 @@ export async function startDemo(config: Config, { log, env }: { log: Logger; env
 }
 
 /** One exec through the whole path, its frames printed as they come. */
-export async function execOnce(file: DemoFile, print: (line: string) => void): Promise<number> {
+export async function execOnce(file: DemoFile, print: (line: string) => Promise<void>): Promise<number> {
   const client = createClient({ url: file.url, token: file.tokens.workspace });
   const argv = ['uname', '-a'];
   const stream = await client.exec(file.workspaces.privileged, { cmd: argv });
   let exitCode = 1;
   for await (const frame of stream.frames) {
-    print(JSON.stringify(frame));
+    await print(JSON.stringify(frame));
     if ('exit_code' in frame) exitCode = frame.exit_code;
   }
   return exitCode;

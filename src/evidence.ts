@@ -10,7 +10,6 @@ import { access, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
 import { parseArgs } from 'node:util';
 import {
   type Checkpoint,
@@ -20,7 +19,7 @@ import {
   parseCheckpointLine,
   type SignatureCheck,
 } from './access/checkpoint.ts';
-import { neutralise } from './cli/output.ts';
+import { exitOfBroken, neutralise, type Output } from './cli/output.ts';
 import { type Config, ConfigError, readConfig } from './config.ts';
 import { type AuditConnection, inSnapshot, openAuditConnection } from './db/audit-access.ts';
 import { countUnsealed, type ExportedEntry, exportEntries } from './db/audit-export.ts';
@@ -47,14 +46,21 @@ class UsageError extends Error {}
 
 interface Io {
   env: NodeJS.ProcessEnv;
-  stdout: NodeJS.WritableStream;
-  stderr: NodeJS.WritableStream;
-  stdin: NodeJS.ReadableStream;
+  /** Opened only by who reads it. */
+  stdin: () => NodeJS.ReadableStream;
+  output: Output;
 }
 
 /** `args`: what follows `audit`. Resolves with the exit code. */
 export async function runAudit(args: readonly string[], io: Io): Promise<number> {
-  const [verb, ...rest] = args;
+  const exitCode = await runVerb(args, io);
+  await io.output.flush();
+  // What was not written could not be read: no success, but nothing wrong with the evidence either.
+  return exitCode === EXIT.right && io.output.broken.aborted ? exitOfBroken(io.output, EXIT.usage) : exitCode;
+}
+
+async function runVerb([verb, ...rest]: readonly string[], io: Io): Promise<number> {
+  const { output } = io;
   try {
     switch (verb) {
       case 'verify':
@@ -67,15 +73,15 @@ export async function runAudit(args: readonly string[], io: Io): Promise<number>
       case '--help':
       case '-h':
       case 'help':
-        io.stdout.write(AUDIT_USAGE);
+        await output.write('stdout', AUDIT_USAGE);
         return verb === undefined ? EXIT.usage : EXIT.right;
       default:
         throw new UsageError(`verify, export or prune was expected, not "${verb}"`);
     }
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
-    io.stderr.write(`sallyport audit: ${neutralise(message)}\n`);
-    if (isUsage(error)) io.stderr.write(AUDIT_USAGE);
+    await output.write('stderr', `sallyport audit: ${neutralise(message)}\n`);
+    if (isUsage(error)) await output.write('stderr', AUDIT_USAGE);
     return EXIT.usage;
   }
 }
@@ -96,7 +102,7 @@ async function verify(args: string[], io: Io): Promise<number> {
       help: { type: 'boolean', short: 'h' },
     },
   });
-  if (values.help === true) return help(io);
+  if (values.help === true) return await help(io);
   const config = configOf(io.env);
   const check = await signatureCheck(config, values['public-key'] ?? []);
   if (values.checkpoint !== undefined && check === null)
@@ -150,7 +156,7 @@ async function readCheckpoints(source: string, io: Io, check: SignatureCheck | n
 }
 
 function inputOf(source: string, io: Io): NodeJS.ReadableStream {
-  if (source === '-') return io.stdin;
+  if (source === '-') return io.stdin();
   return source.trimStart().startsWith('{') ? Readable.from([source]) : createReadStream(source);
 }
 
@@ -176,13 +182,17 @@ async function tellVerified(facts: {
       forged_given: given?.forged ?? 0,
       orgs: reports,
     };
-    io.stdout.write(`${JSON.stringify(document)}\n`);
+    await io.output.write('stdout', `${JSON.stringify(document)}\n`);
   } else {
-    for (const report of reports) for (const line of linesOf(report)) io.stdout.write(`${neutralise(line)}\n`);
+    for (const report of reports)
+      for (const line of linesOf(report)) await io.output.write('stdout', `${neutralise(line)}\n`);
     if ((given?.forged ?? 0) > 0)
-      io.stdout.write(`${given?.forged} of the given checkpoints are not signed by the key that they name\n`);
-    for (const text of notChecked) io.stdout.write(`${neutralise(`not checked: ${text}`)}\n`);
-    io.stdout.write(`${VERDICTS[verdict]}\n`);
+      await io.output.write(
+        'stdout',
+        `${given?.forged} of the given checkpoints are not signed by the key that they name\n`,
+      );
+    for (const text of notChecked) await io.output.write('stdout', `${neutralise(`not checked: ${text}`)}\n`);
+    await io.output.write('stdout', `${VERDICTS[verdict]}\n`);
   }
   return EXIT[verdict];
 }
@@ -231,7 +241,7 @@ async function exportOrg(args: string[], io: Io): Promise<number> {
       help: { type: 'boolean', short: 'h' },
     },
   });
-  if (values.help === true) return help(io);
+  if (values.help === true) return await help(io);
   const { org: orgId, format } = values;
   if (orgId === undefined) throw new UsageError('--org ID is needed');
   if (format !== 'ndjson' && format !== 'csv') throw new UsageError(`--format takes ndjson or csv, not "${format}"`);
@@ -243,10 +253,16 @@ async function exportOrg(args: string[], io: Io): Promise<number> {
       if (!(await orgsWithAudit(client)).includes(orgId))
         throw new Error(`org ${orgId} has neither audit rows nor evidence`);
       const entries = exportEntries(client, { orgId, since, until });
-      await pipeline(format === 'csv' ? csvOf(entries) : ndjsonOf(entries), io.stdout, { end: false });
+      for await (const line of format === 'csv' ? csvOf(entries) : ndjsonOf(entries)) {
+        await io.output.write('stdout', line);
+        if (io.output.broken.aborted) return;
+      }
       const unsealed = await countUnsealed(client, orgId);
       if (unsealed > 0)
-        io.stderr.write(`sallyport audit: ${unsealed} entries are not sealed yet and not in this export\n`);
+        await io.output.write(
+          'stderr',
+          `sallyport audit: ${unsealed} entries are not sealed yet and not in this export\n`,
+        );
     });
     return EXIT.right;
   } finally {
@@ -284,7 +300,7 @@ async function prune(args: string[], io: Io): Promise<number> {
       help: { type: 'boolean', short: 'h' },
     },
   });
-  if (values.help === true) return help(io);
+  if (values.help === true) return await help(io);
   if ((values.org === undefined) === (values.all !== true)) throw new UsageError('either --org ID or --all is needed');
   const before = timeOf('--before', values.before);
   if (before === null) throw new UsageError('--before TIME is needed');
@@ -305,8 +321,8 @@ async function prune(args: string[], io: Io): Promise<number> {
     const results: PruneResult[] = [];
     for (const orgId of values.org === undefined ? known : [values.org])
       results.push(await pruneOrg(client, { orgId, before, check }));
-    if (values.json === true) io.stdout.write(`${JSON.stringify({ orgs: results })}\n`);
-    else for (const result of results) io.stdout.write(`${neutralise(lineOf(result))}\n`);
+    if (values.json === true) await io.output.write('stdout', `${JSON.stringify({ orgs: results })}\n`);
+    else for (const result of results) await io.output.write('stdout', `${neutralise(lineOf(result))}\n`);
     return results.some(({ refused }) => refused) ? EXIT.wrong : EXIT.right;
   } finally {
     await connection.close();
@@ -319,8 +335,8 @@ function lineOf({ org_id, pruned, refused, reason }: PruneResult): string {
   return `org ${org_id}: deleted ${activities} rows and ${entries} entries; the chain now starts at position ${position}`;
 }
 
-function help(io: Io): number {
-  io.stdout.write(AUDIT_USAGE);
+async function help({ output }: Io): Promise<number> {
+  await output.write('stdout', AUDIT_USAGE);
   return EXIT.right;
 }
 

@@ -5,6 +5,7 @@
  * Everything is loaded on use, so that `--version` and a remote exec do not pay for a server.
  */
 import type { ServerVerb } from './cli/cli.ts';
+import type { Output } from './cli/output.ts';
 
 type Env = NodeJS.ProcessEnv;
 
@@ -19,37 +20,37 @@ const SERVER_VERBS: Readonly<Record<string, ServerVerb>> = {
   audit: { description: 'verify, export, prune the evidence (on the database itself)', run: audit },
 };
 
-async function serve(args: string[]): Promise<number> {
-  if (!expectArgs('serve', args, [])) return 2;
+async function serve(args: string[], output: Output): Promise<number> {
+  if (!expectArgs(output, { verb: 'serve', args, known: [] })) return 2;
   const { config, log, flushLog } = await settings(process.env);
   const { startGateway } = await import('./serve.ts');
   const gateway = await startGateway(config, log);
-  process.stdout.write(`sallyport is listening on ${gateway.url}\n`);
-  await untilStopped((graceMs) => gateway.stop(graceMs));
+  await output.write('stdout', `sallyport is listening on ${gateway.url}\n`);
+  await untilStopped(output, (graceMs) => gateway.stop(graceMs));
   await flushLog(log);
   return 0;
 }
 
-async function demo(args: string[]): Promise<number> {
-  if (!expectArgs('demo', args, ['--once'])) return 2;
+async function demo(args: string[], output: Output): Promise<number> {
+  if (!expectArgs(output, { verb: 'demo', args, known: ['--once'] })) return 2;
   const once = args.includes('--once');
   const { config, log } = await settings({ SALLYPORT_LOG_LEVEL: 'warn', ...process.env });
   const { execOnce, startDemo, welcome } = await import('./demo.ts');
   const running = await startDemo(config, { log, env: process.env });
   if (once) {
     try {
-      return await execOnce(running.file, (line) => process.stdout.write(`${line}\n`));
+      return await execOnce(running.file, (line) => output.write('stdout', `${line}\n`));
     } finally {
       await running.stop(0);
     }
   }
-  process.stdout.write(welcome(running.file));
-  await untilStopped((graceMs) => running.stop(graceMs));
+  await output.write('stdout', welcome(running.file));
+  await untilStopped(output, (graceMs) => running.stop(graceMs));
   return 0;
 }
 
-async function migrate(args: string[]): Promise<number> {
-  if (!expectArgs('migrate', args, [])) return 2;
+async function migrate(args: string[], output: Output): Promise<number> {
+  if (!expectArgs(output, { verb: 'migrate', args, known: [] })) return 2;
   const { config, log } = await settings(process.env, { needsSigningKey: false });
   const { openDatabase } = await import('./db/database.ts');
   const { migrateDatabase } = await import('./db/migrate.ts');
@@ -63,35 +64,41 @@ async function migrate(args: string[]): Promise<number> {
       log,
     });
     await database.close();
-    process.stdout.write('the embedded database is up to date\n');
+    await output.write('stdout', 'the embedded database is up to date\n');
     return 0;
   }
   const applied = await migrateDatabase({ url, log, servingUrl: config.databaseUrl });
-  process.stdout.write(applied.length === 0 ? 'the database is up to date\n' : `applied ${applied.join(', ')}\n`);
+  await output.write(
+    'stdout',
+    applied.length === 0 ? 'the database is up to date\n' : `applied ${applied.join(', ')}\n`,
+  );
   return 0;
 }
 
-async function lab(args: string[]): Promise<number> {
-  if (!expectArgs('lab', args, [])) return 2;
+async function lab(args: string[], output: Output): Promise<number> {
+  if (!expectArgs(output, { verb: 'lab', args, known: [] })) return 2;
   const { config, log } = await settings(process.env, { needsSigningKey: false });
   const { join } = await import('node:path');
   const { startLab } = await import('./lab/lab.ts');
   const running = await startLab({ dataDir: join(config.dataDir, 'lab'), log });
-  process.stdout.write(`the lab is listening on ${running.url}; for a gateway beside it:
+  await output.write(
+    'stdout',
+    `the lab is listening on ${running.url}; for a gateway beside it:
 
 export AWS_REGION=${running.region} AWS_ACCESS_KEY_ID=${running.accessKeyId} AWS_SECRET_ACCESS_KEY=${running.secretAccessKey}
 export AWS_ENDPOINT_URL_EC2=${running.url} AWS_ENDPOINT_URL_EC2_INSTANCE_CONNECT=${running.url} SALLYPORT_LAB_TUNNEL_URL=${running.tunnelUrl}
 
 ${running.instances.map(({ id, osUser }) => `${id}  ${osUser}`).join('\n')}
-`);
-  await untilStopped(() => running.stop());
+`,
+  );
+  await untilStopped(output, () => running.stop());
   return 0;
 }
 
-async function audit(args: string[]): Promise<number> {
+async function audit(args: string[], output: Output): Promise<number> {
   const { runAudit } = await import('./evidence.ts');
-  const { env, stdin, stdout, stderr } = process;
-  return await runAudit(args, { env, stdin, stdout, stderr });
+  const { env } = process;
+  return await runAudit(args, { env, stdin: () => process.stdin, output });
 }
 
 async function settings(env: Env, needs: { needsSigningKey?: boolean } = {}) {
@@ -103,33 +110,36 @@ async function settings(env: Env, needs: { needsSigningKey?: boolean } = {}) {
   return { config, log, flushLog };
 }
 
-/** The first signal drains, the second one stops at once. Resolves when everything is down. */
-async function untilStopped(stop: (graceMs?: number) => Promise<void>): Promise<void> {
+/**
+ * The first signal drains, the second one stops at once. Resolves when everything is down. A reader who went away before
+ * he was told the address ends it like a signal: nobody knows what runs here.
+ */
+async function untilStopped(output: Output, stop: (graceMs?: number) => Promise<void>): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     let asked = 0;
-    const onSignal = (): void => {
+    const end = (): void => {
       asked += 1;
       stop(asked === 1 ? undefined : 0).then(resolve, reject);
     };
-    process.on('SIGINT', onSignal);
-    process.on('SIGTERM', onSignal);
+    process.on('SIGINT', end);
+    process.on('SIGTERM', end);
+    if (output.broken.aborted) end();
+    else output.broken.addEventListener('abort', end);
   });
 }
 
-function expectArgs(verb: string, args: readonly string[], known: readonly string[]): boolean {
+function expectArgs(
+  output: Output,
+  { verb, args, known }: { verb: string; args: readonly string[]; known: readonly string[] },
+): boolean {
   const unknown = args.find((arg) => !known.includes(arg));
   if (unknown === undefined) return true;
   const expected = known.length === 0 ? 'no arguments; settings come from the environment' : known.join(' ');
-  process.stderr.write(`sallyport ${verb} takes ${expected}\n`);
+  void output.write('stderr', `sallyport ${verb} takes ${expected}\n`);
   return false;
 }
 
 async function main(argv: string[]): Promise<number> {
-  if (argv.length === 1 && (argv[0] === '--version' || argv[0] === '-V')) {
-    const { readVersion } = await import('./cli/version.ts');
-    process.stdout.write(`${readVersion()}\n`);
-    return 0;
-  }
   const { runCli } = await import('./cli/cli.ts');
   const { processIo } = await import('./cli/io.ts');
   return await runCli(argv, processIo(), SERVER_VERBS);

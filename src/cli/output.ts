@@ -5,8 +5,9 @@
  * - stderr is the program's, and our notes, each a line that begins with `sallyport: `. No colours anywhere.
  * - Text from the gateway is printed with its control characters escaped; a program's own output is not touched.
  * - Exit codes of `exec` come from the table of outcomes. Other verbs: 0 done, 1 failed, 2 wrong usage.
- * - A reader that closes our stdout (`| head`) ends us quietly with 141, which is what a shell shows for a program that
- *   SIGPIPE killed: what users of `ssh` and `kubectl` in a pipeline already know.
+ * - A reader that closes our stdout (`| head`) ends every verb quietly with 141, which is what a shell shows for a program
+ *   that SIGPIPE killed: what users of `git`, `ssh` and `kubectl` in a pipeline already know. Not by the signal itself: Node
+ *   ignores it, and an exec has a program to end, a server a database to close. A verb that found something wrong says so.
  */
 import { once } from 'node:events';
 import { NoAnswerError, ProblemError, UnfinishedStreamError } from '../client/problem.ts';

@@ -1,4 +1,4 @@
-/** The version, read from the package; alone in its file so that `--version` loads nothing else. */
+/** The version, read from the package; alone in its file, for which the build puts the version itself. */
 import { readFileSync } from 'node:fs';
 
 export function readVersion(): string {

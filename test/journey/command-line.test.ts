@@ -46,13 +46,12 @@ function marked(script: string): { cmd: string[]; alive(): boolean } {
 }
 
 /** Runs a line of shell in which `sallyport` is the command line. */
-async function shell(line: string): Promise<Buffer> {
+async function shell(line: string): Promise<{ stdout: Buffer }> {
   const script = `node=$0 main=$1; sallyport() { "$node" "$main" "$@"; }; ${line}`;
-  const { stdout } = await promisify(execFile)('/bin/sh', ['-c', script, process.execPath, await builtProgram()], {
+  return await promisify(execFile)('/bin/bash', ['--norc', '-c', script, process.execPath, await builtProgram()], {
     env: { PATH: process.env.PATH, SALLYPORT_URL: gateway.url, SALLYPORT_TOKEN: gateway.tokens.org },
     encoding: 'buffer',
   });
-  return stdout;
 }
 
 describe('exec', () => {
@@ -124,7 +123,8 @@ describe('exec', () => {
     const all = Buffer.from(Array.from({ length: 256 }, (_, value) => value));
     const { stdout } = await exec([fixture('all-bytes')]);
     expect(stdout).toEqual(all);
-    const errors = await shell(`sallyport exec ws-demo -- ${fixture('all-bytes')} 2>&1 >/dev/null </dev/null`);
+    const line = `sallyport exec ws-demo -- ${fixture('all-bytes')} 2>&1 >/dev/null </dev/null`;
+    const { stdout: errors } = await shell(line);
     expect(errors).toEqual(Buffer.from(all.toReversed()));
   });
 
@@ -210,13 +210,13 @@ describe('exec', () => {
     await waitUntil('the program is gone', () => !alive());
   });
 
-  it('a reader that has enough ends the program', async () => {
+  it('a reader that has enough ends the program, and then the command line with 141', async () => {
     const { cmd, alive } = marked('yes; :');
     const [, , , mark] = cmd;
-    expect((await shell(`sallyport exec ws-demo -- sh -c 'yes; :' ${mark} </dev/null | head -n 2`)).toString()).toBe(
-      'y\ny\n',
-    );
-    await waitUntil('the program is gone', () => !alive());
+    const piped = `sallyport exec ws-demo -- sh -c 'yes; :' ${mark} </dev/null | head -n 2`;
+    const { stdout } = await shell(`set -o pipefail; ${piped}; echo "code $?"`);
+    expect(alive()).toBe(false);
+    expect(stdout.toString()).toBe('y\ny\ncode 141\n');
   });
 });
 

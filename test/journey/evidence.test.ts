@@ -4,16 +4,18 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { newSigner, type Signer, spoil } from '../support/evidence.ts';
 import { outputOf } from '../support/gateway.ts';
-import { runProgram } from '../support/program.ts';
+import { builtProgram, runProgram } from '../support/program.ts';
 import { type Serving, startServing } from '../support/serving.ts';
 import { runSql } from '../support/sql.ts';
 import { waitUntil } from '../support/wait.ts';
 
 const RECHECK = fileURLToPath(new URL('../fixtures/verify-export.mjs', import.meta.url));
 const CANARY = 'canary-7f3a';
+const LONG_ARGUMENT = 100_000;
 
 let serving: Serving;
 let signer: Signer;
@@ -33,6 +35,9 @@ beforeAll(async () => {
     expect(
       outputOf((await serving.exec({ cmd, stdin: CANARY, env: { SECRET: CANARY } })).frames, 'stdout').toString(),
     ).toBe(`${CANARY}${CANARY}${CANARY}\n`);
+  // Two lines of an export that no pipe holds with what `head` has read (64 KiB, pipe(7)).
+  for (let index = 0; index < 2; index += 1)
+    expect((await serving.exec({ cmd: ['true', 'x'.repeat(LONG_ARGUMENT)] })).status).toBe(200);
   const sealed = () =>
     runSql(
       serving.databaseUrl,
@@ -129,6 +134,16 @@ describe('while the gateway runs', () => {
       expect(rows[index]).toContain(`,${hash},`);
       expect(rows[index]).toContain(`"${body.replaceAll('"', '""')}"`);
     }
+  });
+
+  it.each(['ndjson', 'csv'])('an export as %s whose reader has enough ends quietly with 141', async (format) => {
+    const script = `set -o pipefail; "$@" | head -1; echo "code $?"`;
+    const program = [process.execPath, await builtProgram(), 'audit', 'export', '--org', 'org-1', '--format', format];
+    const { stdout, stderr } = await promisify(execFile)('/bin/bash', ['--norc', '-c', script, 'bash', ...program], {
+      env: { PATH: process.env.PATH, DATABASE_URL: serving.databaseUrl },
+    });
+    const [whole = ''] = (await audit(['export', '--org', 'org-1', '--format', format])).out.split('\n');
+    expect({ stdout, stderr }).toEqual({ stdout: `${whole}\ncode 141\n`, stderr: '' });
   });
 
   it.each([
