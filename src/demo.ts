@@ -12,7 +12,7 @@ import { type Caller, SCOPES, type Scope } from './access/access.ts';
 import { createVerifier, signToken } from './access/token.ts';
 import { planToken } from './access/token-request.ts';
 import { createClient } from './client/client.ts';
-import type { Config } from './config.ts';
+import type { Config } from './config/config.ts';
 import { type Lab, startLab } from './lab/lab.ts';
 import { type Gateway, startGateway } from './serve.ts';
 import type { Workspace } from './workspace.ts';

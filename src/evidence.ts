@@ -20,7 +20,7 @@ import {
   type SignatureCheck,
 } from './access/checkpoint.ts';
 import { exitOfBroken, neutralise, type Output } from './cli/output.ts';
-import { type Config, ConfigError, readConfig } from './config.ts';
+import { type Config, ConfigError, readConfig } from './config/config.ts';
 import { type AuditConnection, inSnapshot, openAuditConnection } from './db/audit-access.ts';
 import { countUnsealed, type ExportedEntry, exportEntries } from './db/audit-export.ts';
 import { type PruneResult, pruneOrg } from './db/audit-prune.ts';

@@ -1,4 +1,4 @@
-/** Every number that is enforced, unit in the name, with its reason. What an operator may set is in config.ts. */
+/** Every number that is enforced, unit in the name, with its reason. What an operator may set is in config/. */
 
 /** Contract, section 1: request rules. */
 export const ARGV_MAX_ELEMENTS = 256;

@@ -102,7 +102,7 @@ async function audit(args: string[], output: Output): Promise<number> {
 }
 
 async function settings(env: Env, needs: { needsSigningKey?: boolean } = {}) {
-  const { readConfig } = await import('./config.ts');
+  const { readConfig } = await import('./config/config.ts');
   const { createLog, flushLog } = await import('./log.ts');
   const config = readConfig(env, needs);
   const log = createLog(config.logLevel);

@@ -15,7 +15,7 @@ import { createIssuerKeys } from './access/issuer.ts';
 import { createSessionVerifier, type SessionVerifier } from './access/oidc.ts';
 import { canSign, createVerifier, generateSigningKey, loadSigningKey, type SigningKey } from './access/token.ts';
 import { readVersion } from './cli/version.ts';
-import type { Config } from './config.ts';
+import type { Config } from './config/config.ts';
 import { type Database, openDatabase } from './db/database.ts';
 import { createOnCall } from './diagnose/on-call.ts';
 import { type Aws, createAws } from './drivers/aws.ts';

@@ -11,7 +11,7 @@
 import { DiagLogLevel, diag, ProxyTracerProvider, type Tracer, trace } from '@opentelemetry/api';
 import type { Logger } from 'pino';
 import { maskText } from './access/mask.ts';
-import type { Config } from './config.ts';
+import type { Config } from './config/config.ts';
 import { TRACES_FLUSH_MAX_MS, TRACES_WARN_EVERY_MS } from './limits.ts';
 
 export interface Telemetry {

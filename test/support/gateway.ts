@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import ndjson from 'ndjson';
 import { pino } from 'pino';
 import { generateSigningKey } from '../../src/access/token.ts';
-import { readConfig } from '../../src/config.ts';
+import { readConfig } from '../../src/config/config.ts';
 import type { Database } from '../../src/db/database.ts';
 import { type DemoFile, startDemo } from '../../src/demo.ts';
 import type { FaultName } from '../../src/lab/faults.ts';

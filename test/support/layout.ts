@@ -34,8 +34,9 @@ const RANKS: readonly (readonly string[])[] = [
   ['exec/', 'files/', 'diagnose/'],
   ['fleet/'],
   ['db/', 'client/'],
-  ['http/', 'cli/', 'console/'],
-  ['config.ts', 'log.ts', 'telemetry.ts', 'serve.ts', 'demo.ts', 'evidence.ts', 'main.ts'],
+  // Settings go down as arguments: only the programs read them.
+  ['http/', 'cli/', 'console/', 'config/'],
+  ['log.ts', 'telemetry.ts', 'serve.ts', 'demo.ts', 'evidence.ts', 'main.ts'],
 ];
 /** These fill ports: from ranks above 1 they take types only. */
 const ADAPTERS = ['db/', 'client/'];

@@ -4,7 +4,7 @@ import { pathToFileURL } from 'node:url';
 
 const load = (name) => import(new URL(name, pathToFileURL(`${process.argv[2]}/`)).href);
 const [{ readConfig }, { createLog }, { startGateway }] = await Promise.all(
-  ['config.js', 'log.js', 'serve.js'].map(load),
+  ['config/config.js', 'log.js', 'serve.js'].map(load),
 );
 const { PACE = '{}', ...env } = process.env;
 const config = readConfig(env);
