@@ -2,40 +2,27 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import { createSignatureCheck } from '../../src/access/checkpoint.ts';
 import { pruneOrg } from '../../src/db/audit-prune.ts';
-import { createTestDatabase, type TestDatabase } from '../support/database.ts';
-import { newSigner, type Signer, sealAll, sign, spoil, verifyAs, writeExecs } from '../support/evidence.ts';
-import { failOnLeaks } from '../support/leaks.ts';
-import { runSql, withClient } from '../support/sql.ts';
+import { newSigner } from '../support/evidence.ts';
+import { withClient } from '../support/sql.ts';
+import { withEvidence } from './evidence.ts';
 import { execOf, exited } from './facts.ts';
 
-failOnLeaks();
-
-let db: TestDatabase;
-let signer: Signer;
-beforeEach(async () => {
-  db = await createTestDatabase();
-  signer = await newSigner();
-  return () => db.drop();
-});
-const ask = (text: string, values: unknown[] = []) => runSql(db.url, text, values);
-const prune = (before: Date, by = signer) =>
-  withClient(db.url, (client) => pruneOrg(client, { orgId: 'acme', before, check: createSignatureCheck([by.key]) }));
+const evidence = withEvidence();
+const prune = (before: Date, by = evidence.signer) =>
+  withClient(evidence.url, (client) =>
+    pruneOrg(client, { orgId: 'acme', before, check: createSignatureCheck([by.key]) }),
+  );
 /** By the server's clock. */
-const now = async () => (await ask('select clock_timestamp() as now'))[0]?.now as Date;
-const idsLeft = async () => (await ask('select id from activity_logs order by seq')).map(({ id }) => id);
-
-async function sealAndSign(): Promise<number> {
-  await sealAll(db.database);
-  return (await sign(db.database, signer)).position;
-}
+const now = async () => (await evidence.ask('select clock_timestamp() as now'))[0]?.now as Date;
+const idsLeft = async () => (await evidence.ask('select id from activity_logs order by seq')).map(({ id }) => id);
 
 describe('pruning', () => {
   test('deletes up to the last signed checkpoint below what stays; the chain goes on from there and tells of it', async () => {
-    await writeExecs(db.database, 3);
-    expect(await sealAndSign()).toBe(6);
+    await evidence.write(3);
+    expect(await evidence.sealAndSign()).toBe(6);
     const between = await now();
-    const later = await writeExecs(db.database, 2);
-    await sealAndSign();
+    const later = await evidence.write(2);
+    await evidence.sealAndSign();
     expect(await prune(between)).toEqual({
       org_id: 'acme',
       pruned: { position: 6, activities: 3, entries: 6 },
@@ -44,12 +31,12 @@ describe('pruning', () => {
     });
     const left = await idsLeft();
     expect(left.slice(0, 2)).toEqual(later);
-    expect(await ask(`select activity_type, actor, status from activity_logs where not id = any($1)`, [later])).toEqual(
-      [{ activity_type: 'audit_prune', actor: 'operator', status: 'ok' }],
-    );
-    await writeExecs(db.database, 1);
-    await sealAndSign();
-    expect(await verifyAs(db.url, signer)).toMatchObject({
+    expect(
+      await evidence.ask(`select activity_type, actor, status from activity_logs where not id = any($1)`, [later]),
+    ).toEqual([{ activity_type: 'audit_prune', actor: 'operator', status: 'ok' }]);
+    await evidence.write(1);
+    await evidence.sealAndSign();
+    expect(await evidence.verify()).toMatchObject({
       sealed: { from: 6, to: 13 },
       findings: [],
       not_checked: [],
@@ -60,78 +47,79 @@ describe('pruning', () => {
 
   test('again and again, also when nothing is left above', async () => {
     for (let round = 0; round < 3; round += 1) {
-      await writeExecs(db.database, 2);
-      await sealAndSign();
+      await evidence.write(2);
+      await evidence.sealAndSign();
       expect(await prune(await now())).toMatchObject({ pruned: expect.anything() });
-      await sealAndSign();
-      expect((await verifyAs(db.url, signer)).findings).toEqual([]);
+      await evidence.sealAndSign();
+      expect((await evidence.verify()).findings).toEqual([]);
     }
   });
 
   test('a row that runs stays with everything that was sealed after it', async () => {
-    await writeExecs(db.database, 2);
-    await sealAndSign();
+    await evidence.write(2);
+    await evidence.sealAndSign();
     const running = execOf();
-    const entry = await db.database.audit.open(running);
-    await writeExecs(db.database, 2);
-    await sealAndSign();
+    const entry = await evidence.database.audit.open(running);
+    await evidence.write(2);
+    await evidence.sealAndSign();
     expect(await prune(await now())).toMatchObject({ pruned: { position: 4, activities: 2 } });
     expect(await prune(await now())).toMatchObject({ refused: true, reason: expect.stringContaining(running.execId) });
     await entry.close(exited());
-    await sealAndSign();
+    await evidence.sealAndSign();
     expect(await prune(await now())).toMatchObject({ pruned: { activities: 4 } });
-    await sealAndSign();
-    expect((await verifyAs(db.url, signer)).findings).toEqual([]);
+    await evidence.sealAndSign();
+    expect((await evidence.verify()).findings).toEqual([]);
   });
 
   test('a row that ended after the checkpoint below which it began stays whole', async () => {
     const facts = execOf();
-    const entry = await db.database.audit.open(facts);
-    await writeExecs(db.database, 1);
-    await sealAll(db.database);
+    const entry = await evidence.database.audit.open(facts);
+    await evidence.write(1);
+    await evidence.seal();
     await entry.close(exited());
-    await sign(db.database, signer);
+    await evidence.sign();
     expect(await prune(await now())).toMatchObject({ pruned: { position: 3, activities: 1 } });
     expect(await idsLeft()).toContain(facts.execId);
-    await sealAndSign();
-    expect((await verifyAs(db.url, signer)).findings).toEqual([]);
+    await evidence.sealAndSign();
+    expect((await evidence.verify()).findings).toEqual([]);
   });
 
   test('is refused without a signed checkpoint, with one of another key, and where the evidence has faults', async () => {
-    const ids = await writeExecs(db.database, 2);
-    await sealAll(db.database);
+    const ids = await evidence.write(2);
+    await evidence.seal();
     expect(await prune(await now())).toMatchObject({ refused: true, reason: expect.stringContaining('no checkpoint') });
-    await sign(db.database, signer);
+    await evidence.sign();
     expect(await prune(await now(), await newSigner())).toMatchObject({ refused: true });
-    await spoil(db.url, `update activity_logs set summary = 'x' where id = '${ids[0]}'`);
+    await evidence.spoil(`update activity_logs set summary = 'x' where id = '${ids[0]}'`);
     expect(await prune(await now())).toMatchObject({ refused: true, reason: expect.stringContaining('1 faults') });
     expect(await idsLeft()).toEqual(ids);
   });
 
   test('the function itself refuses a position without a checkpoint, and rows that are to stay', async () => {
-    await writeExecs(db.database, 2);
-    await sealAndSign();
-    await expect(ask(`select audit_prune('acme', 3, now())`)).rejects.toThrow('no checkpoint at position 3');
-    await expect(ask(`select audit_prune('acme', 4, now() - interval '1 day')`)).rejects.toThrow('are to stay');
+    await evidence.write(2);
+    await evidence.sealAndSign();
+    await expect(evidence.ask(`select audit_prune('acme', 3, now())`)).rejects.toThrow('no checkpoint at position 3');
+    await expect(evidence.ask(`select audit_prune('acme', 4, now() - interval '1 day')`)).rejects.toThrow(
+      'are to stay',
+    );
     expect(await idsLeft()).toHaveLength(2);
   });
 
   test('another org is not touched', async () => {
-    await writeExecs(db.database, 2);
-    await writeExecs(db.database, 2, 'rival');
-    await sealAndSign();
-    await sealAll(db.database, 'rival');
-    await sign(db.database, signer, 'rival');
+    await evidence.write(2);
+    await evidence.write(2, 'rival');
+    await evidence.sealAndSign();
+    await evidence.sealAndSign('rival');
     await prune(await now());
-    expect(await verifyAs(db.url, signer, { orgId: 'rival' })).toMatchObject({ activities_checked: 2, findings: [] });
+    expect(await evidence.verify({ orgId: 'rival' })).toMatchObject({ activities_checked: 2, findings: [] });
   });
 
   test('an idempotency key of a row that is deleted is free, and works', async () => {
-    const { audit } = db.database;
+    const { audit } = evidence.database;
     const first = await audit.openOnce(execOf(), { key: 'k', bodyHash: 'h' });
     if ('answer' in first) throw new Error('the key was taken');
     await first.entry.close(exited({ answer: { status: 200, frame: {} } }));
-    await sealAndSign();
+    await evidence.sealAndSign();
     expect(await audit.openOnce(execOf(), { key: 'k', bodyHash: 'h' })).toHaveProperty('answer');
     await prune(await now());
     expect(await audit.openOnce(execOf(), { key: 'k', bodyHash: 'h' })).toHaveProperty('entry');
@@ -140,28 +128,27 @@ describe('pruning', () => {
 
 describe('rows from before there was evidence', () => {
   beforeEach(async () => {
-    await writeExecs(db.database, 3);
+    await evidence.write(3);
     // As the migration finds a database in use.
-    await spoil(
-      db.url,
+    await evidence.spoil(
       ...['audit_entries', 'audit_unsealed', 'audit_beginning'].map((table) => `delete from ${table}`),
       'insert into audit_beginning (seq) select max(seq) from activity_logs',
     );
   });
 
   test('are counted, not taken for inserted; later ones without an entry are', async () => {
-    await writeExecs(db.database, 1);
-    await sealAndSign();
-    expect(await verifyAs(db.url, signer)).toMatchObject({ before_evidence: 3, activities_checked: 1, findings: [] });
-    await spoil(db.url, 'delete from audit_entries', 'delete from audit_seals', 'delete from audit_checkpoints');
-    expect(await verifyAs(db.url, signer)).toMatchObject({ before_evidence: 3, findings: [{ kind: 'inserted' }] });
+    await evidence.write(1);
+    await evidence.sealAndSign();
+    expect(await evidence.verify()).toMatchObject({ before_evidence: 3, activities_checked: 1, findings: [] });
+    await evidence.spoil('delete from audit_entries', 'delete from audit_seals', 'delete from audit_checkpoints');
+    expect(await evidence.verify()).toMatchObject({ before_evidence: 3, findings: [{ kind: 'inserted' }] });
   });
 
   test('are deleted with what is as old and has a checkpoint', async () => {
-    await writeExecs(db.database, 1);
-    await sealAndSign();
+    await evidence.write(1);
+    await evidence.sealAndSign();
     expect(await prune(await now())).toMatchObject({ pruned: { activities: 4, entries: 2 } });
-    await sealAndSign();
-    expect(await verifyAs(db.url, signer)).toMatchObject({ before_evidence: 0, findings: [] });
+    await evidence.sealAndSign();
+    expect(await evidence.verify()).toMatchObject({ before_evidence: 0, findings: [] });
   });
 });
