@@ -96,7 +96,7 @@ ${running.instances.map(({ id, osUser }) => `${id}  ${osUser}`).join('\n')}
 }
 
 async function audit(args: string[], output: Output): Promise<number> {
-  const { runAudit } = await import('./evidence.ts');
+  const { runAudit } = await import('./evidence/evidence.ts');
   const { env } = process;
   return await runAudit(args, { env, stdin: () => process.stdin, output });
 }

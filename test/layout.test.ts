@@ -80,6 +80,7 @@ const REFUSED: [string, string, string, string][] = [
   ['the console a frame type', 'console/app.ts', `import type { F } from '../exec/frame.ts';`, 'only client/'],
   ['the lab an error', 'lab/lab.ts', `import { SallyportError } from '../errors.ts';`, 'the lab stands alone'],
   ['a route the lab', 'http/router.ts', `import { startLab } from '../lab/lab.ts';`, 'only the programs start the lab'],
+  ['the evidence the lab', 'evidence/verify.ts', `import { startLab } from '../lab/lab.ts';`, 'only the programs'],
   ['a route the program', 'http/router.ts', `import { x } from '../main.ts';`, 'nothing imports a program'],
   ['settings a program', 'config/config.ts', `import { serve } from '../serve.ts';`, 'nothing imports a program'],
   ['a route the settings', 'http/router.ts', `import { C } from '../config/config.ts';`, 'a neighbour of rank 6'],

@@ -115,7 +115,7 @@ it('the other verbs load a second file and commander, nothing of the gateway', a
 it('a verb of the server loads the gateway, and no second program', async () => {
   const { ended, files } = await loaded('server', 'audit', '--help');
   expect(ended).toMatchObject({ code: 0, stderr: '' });
-  expect(files).toContain('gateway/evidence.js');
+  expect(files).toContain('gateway/evidence/evidence.js');
   expect(files).not.toContain('gateway/main.js');
 });
 

@@ -36,7 +36,9 @@ const RANKS: readonly (readonly string[])[] = [
   ['db/', 'client/'],
   // Settings go down as arguments: only the programs read them.
   ['http/', 'cli/', 'console/', 'config/'],
-  ['log.ts', 'telemetry.ts', 'serve.ts', 'demo.ts', 'evidence.ts', 'main.ts'],
+  ['log.ts', 'telemetry.ts'],
+  ['evidence/'],
+  ['serve.ts', 'demo.ts', 'main.ts'],
 ];
 /** These fill ports: from ranks above 1 they take types only. */
 const ADAPTERS = ['db/', 'client/'];
@@ -107,7 +109,7 @@ function localProblem(from: string, to: string, typeOnly: boolean): string | nul
   if (unitOf(from) === unitOf(to)) return null;
   const refusal = `imports ${to}`;
   if (unitOf(from) === ALONE) return `${refusal}; the lab stands alone`;
-  if (unitOf(to) === ALONE && source < 7) return `${refusal}; only the programs start the lab`;
+  if (unitOf(to) === ALONE && !(from in PROGRAMS)) return `${refusal}; only the programs start the lab`;
   if (to in PROGRAMS && !PROGRAMS[to]?.includes(from)) return `${refusal}; nothing imports a program`;
   if (isIn(from, OUTSIDERS) && !isIn(to, OUTSIDERS_MAY))
     return `${refusal}; only ${OUTSIDERS_MAY.join(', ')} are for it`;
