@@ -1,7 +1,7 @@
-/** `sallyport audit prune`: retention. The one verb here that writes. */
+/** `sallyport audit prune`: retention. The one verb here that writes; with --dry-run it says what it would delete. */
 import { parseArgs } from 'node:util';
 import { neutralise } from '../cli/output.ts';
-import { type PruneResult, pruneOrg } from '../db/audit-prune.ts';
+import { type PrunePlan, type PruneResult, planPrune, pruneOrg } from '../db/audit-prune.ts';
 import { orgsWithAudit } from '../db/audit-verify.ts';
 import { IDEMPOTENCY_LIFE_S } from '../limits.ts';
 import { signatureCheck } from './keys.ts';
@@ -17,6 +17,7 @@ export async function prune(args: string[], io: Io): Promise<number> {
       all: { type: 'boolean' },
       before: { type: 'string' },
       'public-key': { type: 'string', multiple: true },
+      'dry-run': { type: 'boolean' },
       json: { type: 'boolean' },
       help: { type: 'boolean', short: 'h' },
     },
@@ -33,15 +34,17 @@ export async function prune(args: string[], io: Io): Promise<number> {
   const config = configOf(io.env);
   const check = await signatureCheck(config, values['public-key'] ?? []);
   if (check === null) throw new UsageError('prune needs a key: --public-key FILE, or SALLYPORT_SIGNING_KEY[_FILE]');
-  const connection = await connect(config, 'migrating');
+  const isDry = values['dry-run'] === true;
+  const connection = await connect(config, isDry ? 'serving' : 'migrating');
   try {
     const { client } = connection;
     const known = await orgsWithAudit(client);
     if (values.org !== undefined) requireKnown(values.org, known);
-    const results: PruneResult[] = [];
+    const results: (PruneResult | PrunePlan)[] = [];
     for (const orgId of values.org === undefined ? known : [values.org])
-      results.push(await pruneOrg(client, { orgId, before, check }));
-    if (values.json === true) await io.output.write('stdout', `${JSON.stringify({ orgs: results })}\n`);
+      results.push(await (isDry ? planPrune : pruneOrg)(client, { orgId, before, check }));
+    const document = isDry ? { dry_run: true, orgs: results } : { orgs: results };
+    if (values.json === true) await io.output.write('stdout', `${JSON.stringify(document)}\n`);
     else for (const result of results) await io.output.write('stdout', `${neutralise(lineOf(result))}\n`);
     return results.some(({ refused }) => refused) ? EXIT.wrong : EXIT.right;
   } finally {
@@ -49,8 +52,11 @@ export async function prune(args: string[], io: Io): Promise<number> {
   }
 }
 
-function lineOf({ org_id, pruned, refused, reason }: PruneResult): string {
-  if (pruned === null) return `org ${org_id}: ${refused ? 'REFUSED' : 'nothing to do'}: ${reason}`;
-  const { activities, entries, position } = pruned;
-  return `org ${org_id}: deleted ${activities} rows and ${entries} entries; the chain now starts at position ${position}`;
+function lineOf(result: PruneResult | PrunePlan): string {
+  const { org_id, refused, reason } = result;
+  const isDone = 'pruned' in result;
+  const extent = isDone ? result.pruned : result.would_prune;
+  if (extent === null) return `org ${org_id}: ${refused ? 'REFUSED' : 'nothing to do'}: ${reason}`;
+  const [deleted, starts] = isDone ? ['deleted', 'now starts'] : ['would delete', 'would start'];
+  return `org ${org_id}: ${deleted} ${extent.activities} rows and ${extent.entries} entries; the chain ${starts} at position ${extent.position}`;
 }

@@ -1,17 +1,30 @@
 /** Retention, and rows from before there was evidence. */
 import { beforeEach, describe, expect, test } from 'vitest';
 import { createSignatureCheck } from '../../src/access/checkpoint.ts';
-import { pruneOrg } from '../../src/db/audit-prune.ts';
+import { type PruneResult, planPrune, pruneOrg } from '../../src/db/audit-prune.ts';
 import { newSigner } from '../support/evidence.ts';
 import { withClient } from '../support/sql.ts';
 import { withEvidence } from './evidence.ts';
 import { execOf, exited } from './facts.ts';
 
 const evidence = withEvidence();
-const prune = (before: Date, by = evidence.signer) =>
-  withClient(evidence.url, (client) =>
-    pruneOrg(client, { orgId: 'acme', before, check: createSignatureCheck([by.key]) }),
+/** Everything that a prune could delete or write. */
+const everything = async () =>
+  await Promise.all(
+    ['activity_logs', 'audit_entries', 'audit_seals', 'audit_checkpoints', 'audit_unsealed', 'idempotency_keys'].map(
+      (table) => evidence.ask(`select * from ${table} t order by t::text`),
+    ),
   );
+/** Each time after a dry run, which says the same and changes nothing. */
+async function prune(before: Date, by = evidence.signer): Promise<PruneResult> {
+  const options = { orgId: 'acme', before, check: createSignatureCheck([by.key]) };
+  const untouched = await everything();
+  const { would_prune, ...plan } = await withClient(evidence.url, (client) => planPrune(client, options));
+  expect(await everything()).toEqual(untouched);
+  const result = await withClient(evidence.url, (client) => pruneOrg(client, options));
+  expect({ ...plan, pruned: would_prune }).toEqual(result);
+  return result;
+}
 /** By the server's clock. */
 const now = async () => (await evidence.ask('select clock_timestamp() as now'))[0]?.now as Date;
 const idsLeft = async () => (await evidence.ask('select id from activity_logs order by seq')).map(({ id }) => id);

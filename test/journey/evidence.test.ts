@@ -1,5 +1,6 @@
 /** `sallyport audit` as an operator runs it: beside a gateway, and on what it has left. */
 import { execFile } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -38,14 +39,22 @@ beforeAll(async () => {
   // Two lines of an export that no pipe holds with what `head` has read (64 KiB, pipe(7)).
   for (let index = 0; index < 2; index += 1)
     expect((await serving.exec({ cmd: ['true', 'x'.repeat(LONG_ARGUMENT)] })).status).toBe(200);
+  // In one statement, so that they are sealed together and the first checkpoint stands above both.
+  await runSql(
+    serving.databaseUrl,
+    `insert into activity_logs
+       (id, org_id, activity_type, method, summary, actor, request_id, replica, status, created_at, finished_at)
+     select gen_random_uuid(), 'org-old', 'x', 'x', 'x', 'x', 'r', 'test', 'ok', '2020-01-01', '2020-01-01'
+     from generate_series(1, 2)`,
+  );
   const sealed = () =>
     runSql(
       serving.databaseUrl,
       `select from audit_unsealed union all select from activity_logs where status = 'running'`,
     );
   await waitUntil('everything is sealed', async () => (await sealed()).length === 0, 5_000);
-  const logged = () => serving.program.stderr().includes('"audit checkpoint"');
-  await waitUntil('a checkpoint is in the log', logged, 30_000);
+  const logged = (org: string) => new RegExp(`"org":"${org}".*"audit checkpoint"`).test(serving.program.stderr());
+  await waitUntil('checkpoints are in the log', () => logged('org-1') && logged('org-old'), 30_000);
   await writeFile(logFile, serving.program.stderr());
 }, 90_000);
 afterAll(async () => {
@@ -173,6 +182,56 @@ describe('while the gateway runs', () => {
   it('prune deletes nothing that is not old', async () => {
     const { code, out } = await audit(['prune', '--org', 'org-1', '--before', '2020-01-01', '--public-key', keyFile]);
     expect({ code, out }).toEqual({ code: 0, out: 'org org-1: nothing to do: no row is that old\n' });
+  });
+});
+
+describe('prune', () => {
+  const prune = (...args: string[]) => audit(['prune', '--before', '2021-01-01', '--public-key', keyFile, ...args]);
+
+  it('with --dry-run needs no role that may delete', async () => {
+    const role = `reader_${randomBytes(6).toString('hex')}`;
+    await runSql(
+      serving.databaseUrl,
+      `create role ${role} login; grant select on all tables in schema public to ${role}`,
+    );
+    const url = new URL(serving.databaseUrl);
+    url.username = role;
+    const args = ['prune', '--org', 'org-old', '--before', '2021-01-01', '--public-key', keyFile, '--dry-run'];
+    const told = await audit(args, {
+      DATABASE_URL: url.href,
+      SALLYPORT_MIGRATE_DATABASE_URL: 'postgres://x@127.0.0.1:1/x',
+    });
+    await runSql(serving.databaseUrl, `drop owned by ${role}; drop role ${role}`);
+    expect(told).toMatchObject({ code: 0, out: expect.stringContaining('org-old: would delete 2 rows'), err: '' });
+  });
+
+  it('with --dry-run says what it would delete and deletes nothing; without it does just that', async () => {
+    expect(await prune('--all', '--dry-run')).toEqual({
+      code: 0,
+      out:
+        'org org-1: nothing to do: no row is that old\n' +
+        'org org-old: would delete 2 rows and 2 entries; the chain would start at position 2\n',
+      err: '',
+    });
+    const told = await prune('--org', 'org-old', '--dry-run', '--json');
+    expect(JSON.parse(told.out)).toEqual({
+      dry_run: true,
+      orgs: [
+        {
+          org_id: 'org-old',
+          would_prune: { position: 2, activities: 2, entries: 2 },
+          refused: false,
+          reason: null,
+        },
+      ],
+    });
+    expect(await verify('--org', 'org-old')).toMatchObject({
+      code: 0,
+      out: expect.stringMatching(/positions 1 to 2; 2 entries and 2 rows checked/),
+    });
+    expect((await prune('--org', 'org-old')).out).toBe(
+      'org org-old: deleted 2 rows and 2 entries; the chain now starts at position 2\n',
+    );
   });
 });
 
