@@ -1,5 +1,6 @@
 /** The parts of the bench (test/bench) that its figures rest on; the bench itself is run by people. */
 import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { existsSync, mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -130,8 +131,8 @@ test('the floor runs a command only after its row is committed', async () => {
   await floor.ask('connect', { port, username, privateKey, connections: 1 });
   const connection = await RawHttp.open(url);
   onTestFinished(() => connection.close());
-  const send = (command: string): Promise<string> =>
-    connection.ask(requestBytes({ url, path: `/${port}`, token: 'none', body: { command } }));
+  const send = (command: string, more: object = {}): Promise<string> =>
+    connection.ask(requestBytes({ url, path: `/${port}`, token: 'none', body: { command, ...more } }));
 
   const answer = await send('echo out; echo err >&2');
   requireSuccess(answer);
@@ -139,6 +140,14 @@ test('the floor runs a command only after its row is committed', async () => {
   expect(await send('exit 7')).toContain('"exit_code":7');
   const rows = await runSql(database.url, 'select command from floor_execs order by id');
   expect(rows.map(({ command }) => command)).toEqual(['echo out; echo err >&2', 'exit 7']);
+
+  const end = `"exit_code":0,"stdout_bytes":4,"stdout_sha256":"${createHash('sha256').update('a"b\n').digest('hex')}"`;
+  const text = await send(`echo 'a"b'`, { lines: 'text' });
+  expect(text).toContain(String.raw`{"data":"a\"b\n"}`);
+  expect(text).toContain(end);
+  const base64 = await send(`echo 'a"b'`, { lines: 'base64' });
+  expect(base64).toContain(`{"data":"${Buffer.from('a"b\n').toString('base64')}"}`);
+  expect(base64).toContain(end);
 
   await runSql(database.url, 'drop table floor_execs');
   const mark = join(mkdtempSync(join(tmpdir(), 'floor-')), 'mark');

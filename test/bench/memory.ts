@@ -33,7 +33,7 @@ const READERS = 50;
 /** There before, so that what is made once is not counted. */
 const READERS_BEFORE = 10;
 const IDLE_BEFORE = 50;
-const IDLE = { full: 500, quick: 200 };
+const IDLE = { full: 500, quick: 100 };
 /** Far below what one host's connections allow. */
 const AT_ONCE = 8;
 const KIB = 1024;

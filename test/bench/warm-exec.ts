@@ -33,7 +33,7 @@ export async function warmExec(world: World): Promise<RowResult> {
   if (asyncssh !== null) others.push({ name: 'asyncssh', run: () => asyncssh.once(COMMAND) });
   const { quick } = world;
   const entrants = [...common.entrants, ...others];
-  const series = await measure(world, entrants, { rounds: quick ? 60 : 300, warmUps: quick ? 20 : 50 });
+  const series = await measure(world, entrants, { rounds: quick ? 40 : 300, warmUps: quick ? 20 : 50 });
   const peers = ['local bash server', 'ssh, ControlMaster', 'ssh, cold', ...(asyncssh === null ? [] : ['asyncssh'])];
   return {
     row: 1,

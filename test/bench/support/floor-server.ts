@@ -4,13 +4,15 @@
  *
  * No token, no gates, no bootstrap, no frames, no digests, no end of the row, no Express. What a gateway takes on top of it
  * is the gateway's own; what it takes on top of bare ssh2 nobody can save who keeps the promise so: one commit per request.
+ * Asked for `lines` it streams stdout as NDJSON with its digest, and no more: no limit of output, no whole characters.
  */
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import pg from 'pg';
 import type { Client } from 'ssh2';
-import { EXECS_PER_SESSION } from '../../../src/limits.ts';
+import { EXECS_PER_SESSION, UNSENT_MAX_BYTES } from '../../../src/limits.ts';
 import { logIn, run, type SshLogin } from './ssh2-client.ts';
 import { answerAsks } from './worker.ts';
 
@@ -55,24 +57,54 @@ const ops = {
   },
 };
 
+/** `lines`: what stdout becomes; absent: one document with both outputs. */
+interface Asked {
+  command: string;
+  lines?: 'text' | 'base64';
+}
+
 async function answer(req: IncomingMessage, res: ServerResponse): Promise<void> {
-  const { command } = JSON.parse(await readText(req)) as { command: string };
+  const { command, lines } = JSON.parse(await readText(req)) as Asked;
   if (pool === null) throw new Error('bug: no database');
   await pool.query({ ...INSERT, values: [command] });
-  const [stdout, stderr]: [Buffer[], Buffer[]] = [[], []];
   const connection = freeOf(hosts.get(req.url ?? '') ?? []);
   connection.channels += 1;
   try {
-    const code = await run(connection.client, command, {
-      stdout: (chunk) => void stdout.push(chunk),
-      stderr: (chunk) => void stderr.push(chunk),
-    });
-    const [out, err] = [Buffer.concat(stdout).toString(), Buffer.concat(stderr).toString()];
-    const body = JSON.stringify({ exit_code: code, stdout: out, stderr: err });
-    res.writeHead(200, { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(body) }).end(body);
+    if (lines === undefined) await sendDocument(res, connection.client, command);
+    else await sendLines(res, connection.client, { command, lines });
   } finally {
     connection.channels -= 1;
   }
+}
+
+async function sendDocument(res: ServerResponse, client: Client, command: string): Promise<void> {
+  const [stdout, stderr]: [Buffer[], Buffer[]] = [[], []];
+  const code = await run(client, command, {
+    stdout: (chunk) => void stdout.push(chunk),
+    stderr: (chunk) => void stderr.push(chunk),
+  });
+  const [out, err] = [Buffer.concat(stdout).toString(), Buffer.concat(stderr).toString()];
+  const body = JSON.stringify({ exit_code: code, stdout: out, stderr: err });
+  res.writeHead(200, { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(body) }).end(body);
+}
+
+async function sendLines(res: ServerResponse, client: Client, { command, lines }: Required<Asked>): Promise<void> {
+  res.writeHead(200, { 'Content-Type': 'application/x-ndjson' });
+  const hash = createHash('sha256');
+  let bytes = 0;
+  const code = await run(client, command, {
+    stdout(chunk, channel) {
+      bytes += chunk.length;
+      hash.update(chunk);
+      const data = lines === 'text' ? JSON.stringify(chunk.toString('latin1')) : `"${chunk.toString('base64')}"`;
+      if (res.write(`{"data":${data}}\n`, 'latin1') || res.writableLength < UNSENT_MAX_BYTES) return;
+      channel.pause();
+      res.once('drain', () => channel.resume());
+    },
+  });
+  res.end(
+    `${JSON.stringify({ exit_code: code, stdout_bytes: bytes, stdout_sha256: hash.digest('hex'), complete: true })}\n`,
+  );
 }
 
 function readText(req: IncomingMessage): Promise<string> {

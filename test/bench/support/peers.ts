@@ -3,7 +3,6 @@ import { join } from 'node:path';
 import { EXECS_PER_SESSION } from '../../../src/limits.ts';
 import type { CommandOps } from './command-worker.ts';
 import type { HttpOps } from './http-worker.ts';
-import type { Ssh2Ops } from './ssh2-worker.ts';
 import type { Worker } from './worker.ts';
 import type { SshHost, World } from './world.ts';
 
@@ -14,12 +13,6 @@ export const CONNECTIONS = Math.ceil(CALLERS / EXECS_PER_SESSION);
 
 export async function startHttpCaller(world: World): Promise<Worker<HttpOps>> {
   return await world.worker<HttpOps>('http-worker.ts');
-}
-
-export async function startBareSsh2(world: World, host: SshHost): Promise<Worker<Ssh2Ops>> {
-  const worker = await world.worker<Ssh2Ops>('ssh2-worker.ts');
-  await worker.ask('connect', { ...host, connections: 1 });
-  return worker;
 }
 
 /** A ControlMaster that stays until the end; resolves with the words for an `ssh` that uses it. */

@@ -36,7 +36,10 @@ const drop = (): void => undefined;
 export function run(
   client: Client,
   command: string,
-  { stdout = drop, stderr = drop }: { stdout?: (chunk: Buffer) => void; stderr?: (chunk: Buffer) => void } = {},
+  {
+    stdout = drop,
+    stderr = drop,
+  }: Partial<Record<'stdout' | 'stderr', (chunk: Buffer, channel: ClientChannel) => void>> = {},
 ): Promise<number> {
   return new Promise((resolve, reject) => {
     client.exec(command, (error: Error | undefined, channel: ClientChannel) => {
@@ -45,8 +48,8 @@ export function run(
       channel.on('exit', (status: unknown) => {
         code = status;
       });
-      channel.on('data', stdout);
-      channel.stderr.on('data', stderr);
+      channel.on('data', (chunk: Buffer) => stdout(chunk, channel));
+      channel.stderr.on('data', (chunk: Buffer) => stderr(chunk, channel));
       channel.on('close', () => {
         if (typeof code === 'number') resolve(code);
         else reject(new Error(`expected an exit code, got ${String(code)}`));
