@@ -4,6 +4,7 @@
  *
  * Everything is loaded on use, so that `--version` and a remote exec do not pay for a server.
  */
+import { writeSync } from 'node:fs';
 import type { ServerVerb } from './cli/cli.ts';
 import type { Output } from './cli/output.ts';
 
@@ -139,7 +140,20 @@ function expectArgs(
   return false;
 }
 
+/** Written at once: Node's streams take longer to make than all the rest. A reader who has gone is no failure. */
+async function printVersion(): Promise<number> {
+  const { readVersion } = await import('./cli/version.ts');
+  try {
+    writeSync(1, `${readVersion()}\n`);
+    return 0;
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'EPIPE') return 141;
+    throw error;
+  }
+}
+
 async function main(argv: string[]): Promise<number> {
+  if (argv.length === 1 && (argv[0] === '--version' || argv[0] === '-V')) return await printVersion();
   const { runCli } = await import('./cli/cli.ts');
   const { processIo } = await import('./cli/io.ts');
   return await runCli(argv, processIo(), SERVER_VERBS);

@@ -9,7 +9,6 @@
  */
 import type { Io } from './io.ts';
 import { createOutput, EXIT, exitOfBroken, type Output } from './output.ts';
-import { readVersion } from './version.ts';
 
 export interface ServerVerb {
   description: string;
@@ -39,7 +38,6 @@ export async function runCli(
 }
 
 async function runNamed(name: string, rest: string[], { argv, io, output, serverVerbs }: Call): Promise<number> {
-  if (rest.length === 0 && (name === '--version' || name === '-V')) return await printVersion(output);
   if (name === 'exec') return await (await import('./exec.ts')).exec(rest, { io, output });
   const serverVerb = Object.hasOwn(serverVerbs, name) ? serverVerbs[name] : undefined;
   if (serverVerb === undefined)
@@ -47,11 +45,4 @@ async function runNamed(name: string, rest: string[], { argv, io, output, server
   const exitCode = await serverVerb.run(rest, output);
   await output.flush();
   return exitCode;
-}
-
-/** Here, because commander takes longer to load than an empty node to start. */
-async function printVersion(output: Output): Promise<number> {
-  await output.write('stdout', `${readVersion()}\n`);
-  await output.flush();
-  return 0;
 }
