@@ -2,7 +2,7 @@
  * `npm run bench`: how fast the gateway is, each figure beside its peers in the same run.
  *
  *   npm run bench                        every row, under 10 minutes
- *   npm run bench -- --quick             fewer rounds, no row 0, under 2 minutes: for a look, not for a figure to keep
+ *   npm run bench -- --quick             fewer rounds, no row 0, about 2 minutes: for a look, not for a figure to keep
  *   npm run bench -- --row 1,4           only these rows; row 0 has no peers: where the time and the CPU of an exec go
  *   npm run bench -- --json FILE         where the results go (default: the folder for temporary files)
  *   npm run bench -- --row 6 --profile D the shared gateway writes a CPU profile into the folder D

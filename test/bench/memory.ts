@@ -33,7 +33,7 @@ const READERS = 50;
 /** There before, so that what is made once is not counted. */
 const READERS_BEFORE = 10;
 const IDLE_BEFORE = 50;
-const IDLE = { full: 500, quick: 100 };
+const IDLE = { full: 500, quick: 50 };
 /** Far below what one host's connections allow. */
 const AT_ONCE = 8;
 const KIB = 1024;
@@ -42,7 +42,7 @@ const SAMPLE_EVERY_MS = 250;
 /** Still: for this long within this much; a process that is not still by then is taken as it is. */
 const STILL_FOR_MS = { full: 2_000, quick: 1_000 };
 const STILL_WITHIN_BYTES = MIB;
-const STILL_MAX_MS = 15_000;
+const STILL_MAX_MS = { full: 15_000, quick: 4_000 };
 
 const PROGRAMS = [
   { name: 'endless output', script: 'exec yes' },
@@ -178,9 +178,10 @@ async function masterBytes(world: World, commands: Parameters<typeof startContro
 
 /** Resident memory when it has stopped to change much. */
 async function whenStill(world: World, pid: number): Promise<number> {
-  const lateMs = performance.now() + STILL_MAX_MS;
+  const size = world.quick ? 'quick' : 'full';
+  const lateMs = performance.now() + STILL_MAX_MS[size];
   for (;;) {
-    const samples = await watch(world, pid, world.quick ? STILL_FOR_MS.quick : STILL_FOR_MS.full);
+    const samples = await watch(world, pid, STILL_FOR_MS[size]);
     const range = Math.max(...samples) - Math.min(...samples);
     if (range <= STILL_WITHIN_BYTES || performance.now() > lateMs) return median(samples);
   }

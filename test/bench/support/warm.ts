@@ -15,8 +15,8 @@ import type { Ssh2Ops } from './ssh2-worker.ts';
 import type { Worker } from './worker.ts';
 import type { SshHost, World } from './world.ts';
 
-const CALLS = { full: 10_000, quick: 3_000 };
-const BASH_CALLS = { full: 2_000, quick: 500 };
+const CALLS = { full: 10_000, quick: 2_000 };
+const BASH_CALLS = { full: 2_000, quick: 200 };
 const COMMAND = 'exec /bin/true';
 
 export const FLOOR = 'node:http + one committed row + bare ssh2';
